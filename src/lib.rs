@@ -1,0 +1,4 @@
+//! Chatcorn.
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}
