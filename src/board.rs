@@ -1,0 +1,357 @@
+//! The board: what every process of the tree shows the others, in shared memory.
+//!
+//! ```text
+//! [ header | log | engine ]  [ slot 0: worker words | lane 0 | lane 1 | … ]  [ slot 1 … ]
+//! ```
+//!
+//! One writer a word: a worker writes its own slot, its runtime threads their own lanes, the log process and the
+//! engine their section. Readers take each word as it is; nothing here is a lock, and nothing read here is trusted:
+//! the master shows it, and never indexes, signals or opens by it.
+
+use crate::sys::{clock, shm::Words};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Worker slots; a reload needs twice the workers for a while.
+pub const SLOTS_MAX: usize = 128;
+/// Runtime threads a worker may have.
+pub const LANES_MAX: usize = 16;
+
+const HEADER_WORDS: usize = 16;
+const LOG_WORDS: usize = 64;
+const ENGINE_WORDS: usize = 16;
+/// Two words for each sender of log records: emitted and dropped.
+const SENDER_WORDS: usize = 2;
+/// Senders beside the workers: the master and the engine.
+const SENDERS_MAX: usize = SLOTS_MAX + 2;
+const SLOT_WORDS: usize = 16;
+/// Two cache lines: a lane's writes must not slow its neighbour's.
+const LANE_WORDS: usize = 16;
+const SLOT_STRIDE: usize = SLOT_WORDS + LANES_MAX * LANE_WORDS;
+const SLOTS_AT: usize = HEADER_WORDS + LOG_WORDS + ENGINE_WORDS + SENDERS_MAX * SENDER_WORDS;
+
+/// A lane that has not turned for so long does not take connections.
+const LIVE_MS_MAX: u64 = 100;
+/// A parked lane turns once a second, to beat; it may be late by half of that.
+const PARKED_MS_MAX: u64 = 1_500;
+
+/// The whole board. Cheap to copy: it is one reference into memory that lives as long as the process.
+#[derive(Clone, Copy)]
+pub struct Board {
+    words: &'static [AtomicU64],
+    file: BorrowedFd<'static>,
+}
+
+impl Board {
+    /// A new board, all zero.
+    ///
+    /// # Errors
+    /// Out of memory or descriptors.
+    pub fn create() -> io::Result<Board> {
+        Ok(Board::over(Words::create("chatcorn-board", SLOTS_AT + SLOTS_MAX * SLOT_STRIDE)?))
+    }
+
+    /// The board over words that another process created (the engine gets them by an exec).
+    ///
+    /// # Errors
+    /// Not sealed shared memory, or too small to be a board.
+    pub fn adopt(file: std::os::fd::OwnedFd) -> io::Result<Board> {
+        let words = Words::map(file)?;
+        if words.words().len() < SLOTS_AT + SLOTS_MAX * SLOT_STRIDE {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "shared memory is too small for the board"));
+        }
+        Ok(Board::over(words))
+    }
+
+    fn over(words: Words) -> Board {
+        let words: &'static Words = Box::leak(Box::new(words));
+        Board { words: words.words(), file: words.as_fd() }
+    }
+
+    /// Words of the log process: records written, dropped and lost, by destination.
+    pub fn log(&self) -> &'static [AtomicU64] {
+        &self.words[HEADER_WORDS..][..LOG_WORDS]
+    }
+
+    /// Words of the model engine: tokens, queue, cache.
+    pub fn engine(&self) -> &'static [AtomicU64] {
+        &self.words[HEADER_WORDS + LOG_WORDS..][..ENGINE_WORDS]
+    }
+
+    /// Two words, emitted and dropped, for one sender of log records.
+    pub fn sender(&self, sender: Sender) -> &'static [AtomicU64] {
+        let at = HEADER_WORDS + LOG_WORDS + ENGINE_WORDS + sender.index() * SENDER_WORDS;
+        &self.words[at..][..SENDER_WORDS]
+    }
+
+    /// The slot with this number, which the caller keeps below [`SLOTS_MAX`].
+    pub fn slot(&self, number: usize) -> Slot {
+        let at = SLOTS_AT + number.min(SLOTS_MAX - 1) * SLOT_STRIDE;
+        Slot { words: &self.words[at..][..SLOT_STRIDE] }
+    }
+
+    /// Every lane that a live worker has opened.
+    pub fn lanes(&self) -> impl Iterator<Item = Lane> + use<> {
+        let board = *self;
+        let opened = (self.words[OPENED].load(Relaxed) as usize).min(SLOTS_MAX);
+        (0..opened).map(move |number| board.slot(number)).filter(|slot| slot.state() == State::Ready).flat_map(|slot| {
+            let open = slot.lane_count();
+            (0..open).map(move |lane| slot.lane(lane))
+        })
+    }
+
+    /// What the master knows of the engine.
+    pub fn engine_state(&self) -> EngineState {
+        match self.words[ENGINE_STATE].load(Relaxed) {
+            1 => EngineState::Loading,
+            2 => EngineState::Ready,
+            3 => EngineState::Down,
+            _ => EngineState::Absent,
+        }
+    }
+
+    /// Set by the master alone.
+    pub fn set_engine_state(&self, state: EngineState) {
+        self.words[ENGINE_STATE].store(state as u64, Relaxed);
+    }
+
+    /// The master opens a slot for a worker that it is about to fork.
+    pub fn open(&self, number: usize) -> Slot {
+        self.words[OPENED].fetch_max(number as u64 + 1, Relaxed);
+        let slot = self.slot(number);
+        slot.open();
+        slot
+    }
+}
+
+impl AsFd for Board {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file
+    }
+}
+
+const ENGINE_STATE: usize = 2;
+/// One more than the highest slot ever opened: walks over the board end there.
+const OPENED: usize = 3;
+
+/// The engine, as the workers see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineState {
+    /// None is configured: an upstream answers.
+    Absent = 0,
+    /// Started, the model is not loaded yet.
+    Loading = 1,
+    /// It answers.
+    Ready = 2,
+    /// It died and is not back yet.
+    Down = 3,
+}
+
+/// Who sends log records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// The master.
+    Master,
+    /// The engine.
+    Engine,
+    /// The worker in this slot.
+    Slot(usize),
+}
+
+impl Sender {
+    /// A number below the count of senders, stable over restarts.
+    pub fn index(self) -> usize {
+        match self {
+            Sender::Master => 0,
+            Sender::Engine => 1,
+            Sender::Slot(number) => 2 + number.min(SLOTS_MAX - 1),
+        }
+    }
+}
+
+/// A worker's life as it shows on the board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nobody.
+    Empty = 0,
+    /// Forked, not ready.
+    Booting = 1,
+    /// It accepts.
+    Ready = 2,
+    /// It finishes what it has.
+    Draining = 3,
+}
+
+/// One worker's words.
+#[derive(Clone, Copy)]
+pub struct Slot {
+    words: &'static [AtomicU64],
+}
+
+impl Slot {
+    const PID: usize = 0;
+    const STATE: usize = 1;
+    const SINCE_MS: usize = 2;
+    const LANES: usize = 3;
+
+    /// Everything that belongs to one worker's life becomes zero; the counters of all lives stay.
+    fn open(&self) {
+        self.words[Self::PID].store(0, Relaxed);
+        self.words[Self::STATE].store(State::Booting as u64, Relaxed);
+        self.words[Self::SINCE_MS].store(clock::monotonic_ms(), Relaxed);
+        self.words[Self::LANES].store(0, Relaxed);
+        (0..LANES_MAX).for_each(|lane| self.lane(lane).clear());
+    }
+
+    /// The master closes the slot of a worker that it has reaped.
+    pub fn close(&self) {
+        self.open();
+        self.words[Self::STATE].store(State::Empty as u64, Relaxed);
+    }
+
+    /// The worker signs in.
+    pub fn enter(&self, pid: u32, lanes: usize) {
+        self.words[Self::PID].store(u64::from(pid), Relaxed);
+        self.words[Self::LANES].store(lanes.min(LANES_MAX) as u64, Relaxed);
+    }
+
+    /// The worker's own view of its life.
+    pub fn set_state(&self, state: State) {
+        self.words[Self::STATE].store(state as u64, Relaxed);
+    }
+
+    /// See [`State`].
+    pub fn state(&self) -> State {
+        match self.words[Self::STATE].load(Relaxed) {
+            1 => State::Booting,
+            2 => State::Ready,
+            3 => State::Draining,
+            _ => State::Empty,
+        }
+    }
+
+    /// Process id as the worker wrote it: for display only.
+    pub fn pid(&self) -> u64 {
+        self.words[Self::PID].load(Relaxed)
+    }
+
+    /// Monotonic milliseconds at which the master opened it.
+    pub fn since_ms(&self) -> u64 {
+        self.words[Self::SINCE_MS].load(Relaxed)
+    }
+
+    /// Lanes that the worker opened.
+    pub fn lane_count(&self) -> usize {
+        (self.words[Self::LANES].load(Relaxed) as usize).min(LANES_MAX)
+    }
+
+    /// The lane with this number, below [`LANES_MAX`].
+    pub fn lane(&self, number: usize) -> Lane {
+        Lane { words: &self.words[SLOT_WORDS + number.min(LANES_MAX - 1) * LANE_WORDS..][..LANE_WORDS] }
+    }
+}
+
+/// One runtime thread's words.
+#[derive(Clone, Copy)]
+pub struct Lane {
+    words: &'static [AtomicU64],
+}
+
+impl Lane {
+    const CONNECTIONS: usize = 0;
+    const IN_FLIGHT: usize = 1;
+    const HANDICAP: usize = 2;
+    const BEAT_MS: usize = 8;
+    const PARKED: usize = 9;
+    const TURNS: usize = 10;
+    /// Counts over all lives of the slot.
+    const REQUESTS: usize = 11;
+
+    fn clear(&self) {
+        for word in [Self::CONNECTIONS, Self::IN_FLIGHT, Self::HANDICAP, Self::BEAT_MS, Self::PARKED, Self::TURNS] {
+            self.words[word].store(0, Relaxed);
+        }
+    }
+
+    /// One connection more.
+    pub fn connected(&self) {
+        self.words[Self::CONNECTIONS].fetch_add(1, Relaxed);
+    }
+
+    /// One connection less.
+    pub fn disconnected(&self) {
+        self.words[Self::CONNECTIONS].fetch_sub(1, Relaxed);
+    }
+
+    /// One request begun.
+    pub fn request_begun(&self) {
+        self.words[Self::IN_FLIGHT].fetch_add(1, Relaxed);
+        self.words[Self::REQUESTS].fetch_add(1, Relaxed);
+    }
+
+    /// One request ended, however it ended.
+    pub fn request_ended(&self) {
+        self.words[Self::IN_FLIGHT].fetch_sub(1, Relaxed);
+    }
+
+    /// Connections now.
+    pub fn connections(&self) -> u64 {
+        self.words[Self::CONNECTIONS].load(Relaxed)
+    }
+
+    /// Requests in flight now.
+    pub fn in_flight(&self) -> u64 {
+        self.words[Self::IN_FLIGHT].load(Relaxed)
+    }
+
+    /// Requests begun, over all lives of the slot.
+    pub fn requests(&self) -> u64 {
+        self.words[Self::REQUESTS].load(Relaxed)
+    }
+
+    /// How busy: connections, and those with a request count twice. A newcomer's handicap, which melts, keeps it
+    /// from being given everything at once.
+    pub fn weight(&self) -> u64 {
+        self.connections() + self.in_flight() + self.words[Self::HANDICAP].load(Relaxed)
+    }
+
+    /// What a newcomer is taken to carry already.
+    pub fn set_handicap(&self, connections: u64) {
+        self.words[Self::HANDICAP].store(connections, Relaxed);
+    }
+
+    /// Halves the handicap; called about once a second.
+    pub fn melt_handicap(&self) {
+        let word = &self.words[Self::HANDICAP];
+        word.store(word.load(Relaxed) / 2, Relaxed);
+    }
+
+    /// The loop turned: it is alive now.
+    pub fn turn(&self, now_ms: u64) {
+        self.words[Self::PARKED].store(0, Relaxed);
+        self.words[Self::BEAT_MS].store(now_ms, Relaxed);
+        self.words[Self::TURNS].fetch_add(1, Relaxed);
+    }
+
+    /// The loop has nothing to do and waits for the kernel.
+    pub fn park(&self) {
+        self.words[Self::PARKED].store(1, Relaxed);
+    }
+
+    /// How often the loop turned.
+    pub fn turns(&self) -> u64 {
+        self.words[Self::TURNS].load(Relaxed)
+    }
+
+    /// Milliseconds since the loop turned.
+    pub fn silent_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.words[Self::BEAT_MS].load(Relaxed))
+    }
+
+    /// True for a loop that would take a connection if one came.
+    pub fn live(&self, now_ms: u64) -> bool {
+        let parked = self.words[Self::PARKED].load(Relaxed) != 0;
+        self.silent_ms(now_ms) <= if parked { PARKED_MS_MAX } else { LIVE_MS_MAX }
+    }
+}

@@ -1,0 +1,204 @@
+//! The sockets that everyone accepts from: bound once by the master, inherited by each worker.
+
+use nix::sys::stat::{Mode, umask};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+/// Where to listen, as meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// An IP address and port.
+    Tcp(SocketAddr),
+    /// A path; the socket is made with mode 0600 unless the operator set a umask.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Reads `host:port`, `:port`, `[v6]:port` or `unix:/path`.
+    ///
+    /// # Errors
+    /// A sentence that says what is allowed.
+    pub fn parse(text: &str) -> Result<Address, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return match path.starts_with('/') {
+                true => Ok(Address::Unix(PathBuf::from(path))),
+                false => Err(format!("{text:?}: a Unix socket needs an absolute path, as in unix:/run/chatcorn.sock")),
+            };
+        }
+        let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
+        let mut found = full
+            .to_socket_addrs()
+            .map_err(|_| format!("{text:?}: write host:port as in 0.0.0.0:7860 or [::]:7860, or unix:/path"))?;
+        found.next().map(Address::Tcp).ok_or_else(|| format!("{text:?}: the name has no address"))
+    }
+
+    /// True when other machines can reach it.
+    pub fn is_public(&self) -> bool {
+        matches!(self, Address::Tcp(address) if !address.ip().is_loopback())
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => write!(f, "http://{address}"),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A socket that listens, and where.
+pub struct Listener {
+    address: Address,
+    socket: Socket,
+}
+
+impl Listener {
+    /// Binds and listens; `backlog` is the kernel's queue of connections that nobody accepted yet.
+    ///
+    /// # Errors
+    /// [`BindError`] with the address; `in_use` tells an operator's mistake from the rest.
+    pub fn bind(address: &Address, backlog: i32, umask_mode: Option<u32>) -> Result<Listener, BindError> {
+        let socket = match address {
+            Address::Tcp(tcp) => bind_tcp(*tcp),
+            Address::Unix(path) => bind_unix(path, umask_mode),
+        };
+        let listening = socket.and_then(|socket| {
+            socket.listen(backlog)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        });
+        match listening {
+            Ok(socket) => Ok(Listener { address: resolved(address, &socket), socket }),
+            Err(error) => Err(BindError { address: address.clone(), error }),
+        }
+    }
+
+    /// Where it listens; the port is the real one when 0 was asked for.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Another handle to the same socket, for a runtime thread.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn socket(&self) -> io::Result<Socket> {
+        self.socket.try_clone()
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// An address that could not be bound.
+#[derive(Debug)]
+pub struct BindError {
+    address: Address,
+    error: io::Error,
+}
+
+impl BindError {
+    /// Somebody else listens there.
+    pub fn in_use(&self) -> bool {
+        self.error.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.error.kind() {
+            io::ErrorKind::AddrInUse => {
+                write!(f, "{} is in use: stop what listens there, or choose another address with --bind", self.address)
+            }
+            io::ErrorKind::PermissionDenied => {
+                write!(f, "{} may not be bound by this user: ports below 1024 need root", self.address)
+            }
+            _ => write!(f, "{} cannot be bound: {}", self.address, self.error),
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    // Inherited by every accepted connection: one system call less for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn bind_unix(path: &Path, umask_mode: Option<u32>) -> io::Result<Socket> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Closed from its first moment: never bound first and opened or shut afterwards.
+    let former = umask(Mode::from_bits_truncate(umask_mode.unwrap_or(0o177)));
+    let bound = socket.bind(&SockAddr::unix(path)?);
+    umask(former);
+    bound.map(|()| socket)
+}
+
+/// Removes a socket that a master that died left behind; one that answers, or another kind of file, stays.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if found.file_type().is_socket() && std::os::unix::net::UnixStream::connect(path).is_err() {
+        return std::fs::remove_file(path);
+    }
+    Err(io::Error::from(io::ErrorKind::AddrInUse))
+}
+
+fn resolved(asked: &Address, socket: &Socket) -> Address {
+    let local = socket.local_addr().ok().and_then(|address| address.as_socket());
+    local.map_or_else(|| asked.clone(), Address::Tcp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_an_operator_writes_them() {
+        assert_eq!(Address::parse(":7860").unwrap().to_string(), "http://0.0.0.0:7860");
+        assert_eq!(Address::parse("[::1]:80").unwrap().to_string(), "http://[::1]:80");
+        assert_eq!(Address::parse("unix:/run/x.sock").unwrap(), Address::Unix("/run/x.sock".into()));
+        assert_eq!(Address::parse("unix:///run/x.sock").unwrap(), Address::Unix("/run/x.sock".into()));
+        for bad in ["", "7860", "host:", "1.2.3.4:99999", "unix:relative", "tcp://1.2.3.4:1"] {
+            assert!(Address::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_told_apart() {
+        let first = Listener::bind(&Address::parse("127.0.0.1:0").unwrap(), 16, None).unwrap();
+        let Address::Tcp(taken) = first.address().clone() else { panic!("tcp") };
+        let error = Listener::bind(&Address::Tcp(taken), 16, None).err().unwrap();
+        assert!(error.in_use());
+        assert!(error.to_string().contains("--bind"));
+    }
+
+    #[test]
+    fn a_stale_unix_socket_is_replaced_and_a_file_is_not() {
+        let dir = std::env::temp_dir().join(format!("chatcorn-listener-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("s");
+        let address = Address::Unix(path.clone());
+        drop(Listener::bind(&address, 16, None).unwrap());
+        let live = Listener::bind(&address, 16, None).unwrap();
+        assert!(Listener::bind(&address, 16, None).err().unwrap().in_use());
+        drop(live);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        assert!(Listener::bind(&address, 16, None).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

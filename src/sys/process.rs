@@ -1,0 +1,90 @@
+//! What a child is and gives up: its parent's death, its user, new privileges, its place before the OOM killer.
+
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Group, Pid, Uid, User, getppid, setgid, setgroups, setuid};
+use std::io;
+
+/// The user and group that children run as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// Looks a user and group up, by name or number.
+///
+/// # Errors
+/// A sentence that names the unknown one.
+pub fn identity(user: &str, group: Option<&str>) -> Result<Identity, String> {
+    let found = match user.parse::<u32>() {
+        Ok(uid) => {
+            User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|u| (uid, u.gid.as_raw())).or(Some((uid, uid)))
+        }
+        Err(_) => User::from_name(user).ok().flatten().map(|u| (u.uid.as_raw(), u.gid.as_raw())),
+    };
+    let (uid, own) = found.ok_or_else(|| format!("there is no user {user:?}"))?;
+    let gid = match group {
+        None => own,
+        Some(name) => match name.parse::<u32>() {
+            Ok(gid) => gid,
+            Err(_) => Group::from_name(name)
+                .ok()
+                .flatten()
+                .map(|g| g.gid.as_raw())
+                .ok_or_else(|| format!("there is no group {name:?}"))?,
+        },
+    };
+    Ok(Identity { uid, gid })
+}
+
+/// Drops to `identity`: supplementary groups, group, user, in this order, for the user may not do the others.
+///
+/// # Errors
+/// Not permitted. The caller must leave: a half-dropped process serves nobody.
+pub fn drop_to(identity: Identity) -> io::Result<()> {
+    setgroups(&[Gid::from_raw(identity.gid)])?;
+    setgid(Gid::from_raw(identity.gid))?;
+    setuid(Uid::from_raw(identity.uid))?;
+    Ok(())
+}
+
+/// No program that this process executes can gain privileges.
+///
+/// # Errors
+/// Kernels without it.
+pub fn no_new_privileges() -> io::Result<()> {
+    Ok(prctl::set_no_new_privs()?)
+}
+
+/// The kernel kills this process when its parent dies. Set after the user is dropped, which clears it; then looks
+/// whether the parent died before.
+///
+/// # Errors
+/// `Other` when `parent` is gone already.
+pub fn die_with_parent(parent: i32) -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if getppid().as_raw() != parent {
+        return Err(io::Error::other("the master is gone"));
+    }
+    Ok(())
+}
+
+/// Names this process in `ps` and `top` (15 bytes at most).
+pub fn name(name: &str) {
+    if let Ok(name) = std::ffi::CString::new(name) {
+        let _ = prctl::set_name(&name);
+    }
+}
+
+/// True when this process is root.
+pub fn is_root() -> bool {
+    Uid::effective().is_root()
+}
+
+/// Sends `signal` to a child of ours. The caller knows that it is not reaped yet, so the number is still its own.
+pub fn kill(pid: i32, signal: Signal) -> bool {
+    pid > 1 && nix::sys::signal::kill(Pid::from_raw(pid), signal).is_ok()
+}

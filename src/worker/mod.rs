@@ -1,0 +1,2 @@
+//! A worker's life.
+pub mod link;
