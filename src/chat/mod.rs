@@ -1,0 +1,2 @@
+//! The chat: from a message to a reply.
+pub mod wire;
