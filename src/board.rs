@@ -339,6 +339,11 @@ impl Lane {
         self.words[Self::PARKED].store(1, Relaxed);
     }
 
+    /// True when both are the same loop's words.
+    pub fn same(&self, other: &Lane) -> bool {
+        std::ptr::eq(self.words, other.words)
+    }
+
     /// How often the loop turned.
     pub fn turns(&self) -> u64 {
         self.words[Self::TURNS].load(Relaxed)

@@ -2,14 +2,164 @@
 //!
 //! The ladder, in calling order; a module imports only what stands to its right:
 //! `lib → config → master → worker | engine → http → limit | chat → listener → log → board → sys`.
+//!
+//! ```text
+//! main ─▶ config: read, resolve ─▶ listener: bind ─▶ master: run
+//! ```
 
 pub mod board;
 pub mod chat;
+pub mod config;
+pub mod engine;
+pub mod http;
 pub mod listener;
+pub mod log;
+pub mod master;
 pub mod sys;
 pub mod worker;
 
-/// The program.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use config::cli::{self, Wish};
+use config::problem::Problems;
+use config::{Plan, Sources, settings};
+use listener::Listener;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Exit code of an address that somebody else listens on (`EX_UNAVAILABLE`).
+const EXIT_ADDRESS_IN_USE: u8 = 69;
+/// Exit code of a configuration that cannot be used (`EX_CONFIG`).
+const EXIT_CONFIG: u8 = 78;
+
+/// The program: reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    let environment = sys::env::read();
+    let (wish, flags) = match cli::parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
+        Err(usage) => {
+            let _ = usage.print();
+            return ExitCode::from(usage.exit_code() as u8);
+        }
+    };
+    sys::env::scrub(settings::is_secret_env);
+    let mut sources = Sources { flags, environment, engine_socket: Vec::new() };
+    match wish {
+        Wish::Serve => serve(&mut sources),
+        Wish::Check => check(&sources),
+        Wish::Config => show(&sources),
+        Wish::Migrate => migrate(&sources),
+        Wish::Engine => run_engine(),
+    }
+}
+
+fn run_engine() -> ExitCode {
+    match engine::Settings::from_environment() {
+        Ok(settings) => engine::run(settings),
+        Err(reason) => failed(reason, 2),
+    }
+}
+
+fn check(sources: &Sources) -> ExitCode {
+    let (plan, problems) = sources.load();
+    eprint!("{problems}");
+    match plan {
+        Some(_) => {
+            println!("the configuration is good");
+            ExitCode::SUCCESS
+        }
+        None => ExitCode::from(EXIT_CONFIG),
+    }
+}
+
+fn show(sources: &Sources) -> ExitCode {
+    let mut problems = Problems::default();
+    let raw = sources.raw(&mut problems);
+    print!("{}", config::table(&raw));
+    eprint!("{problems}");
+    if problems.errors().is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
+}
+
+fn migrate(sources: &Sources) -> ExitCode {
+    let Some(plan) = loaded(sources) else { return ExitCode::from(EXIT_CONFIG) };
+    match chat::store::migrate(&plan.master.worker.store) {
+        Ok(version) => {
+            println!("{}: schema {version}", plan.master.worker.store.path.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(error, 1),
+    }
+}
+
+fn serve(sources: &mut Sources) -> ExitCode {
+    let engine_socket = match listener::private_socket() {
+        Ok(socket) => socket,
+        Err(error) => return failed(error, 1),
+    };
+    sources.engine_socket = config::plan::abstract_name(&engine_socket).unwrap_or_default();
+    let Some(plan) = loaded(sources) else { return ExitCode::from(EXIT_CONFIG) };
+    if let Some(directory) = &plan.chdir
+        && let Err(error) = std::env::set_current_dir(directory)
+    {
+        return failed(format!("{} cannot be entered: {error}", directory.display()), EXIT_CONFIG);
+    }
+    let _ = sys::fd::raise_limit(plan.descriptors);
+    plan.mended.iter().for_each(|(name, value)| sys::env::set(name, value));
+    let listeners = match bind(&plan) {
+        Ok(listeners) => listeners,
+        Err(code) => return code,
+    };
+    let pidfile = plan.pidfile.clone();
+    if let Some(path) = &pidfile
+        && let Err(error) = write_pidfile(path)
+    {
+        return failed(format!("{} cannot be written: {error}", path.display()), 1);
+    }
+    let code = run_master(plan, listeners, engine_socket, sources.clone());
+    if let Some(path) = &pidfile {
+        let _ = std::fs::remove_file(path);
+    }
+    code
+}
+
+fn run_master(plan: Plan, listeners: Vec<Listener>, engine_socket: socket2::Socket, sources: Sources) -> ExitCode {
+    let run = || {
+        let board = board::Board::create()?;
+        board.set_engine_state(master::engine_expected(&plan.master));
+        let load: master::Load = Box::new(move || match sources.load() {
+            (Some(plan), _) => Ok(plan.master),
+            (None, problems) => Err(problems.errors().join("; ")),
+        });
+        master::run(plan.master, listeners, board, Some(engine_socket), load)
+    };
+    match run() {
+        Ok(code) => ExitCode::from(code as u8),
+        Err(error) => failed(error, 1),
+    }
+}
+
+fn loaded(sources: &Sources) -> Option<Plan> {
+    let (plan, problems) = sources.load();
+    if plan.is_none() {
+        eprint!("{problems}");
+    }
+    plan
+}
+
+fn bind(plan: &Plan) -> Result<Vec<Listener>, ExitCode> {
+    let bind = |address| Listener::bind(address, plan.backlog, plan.umask);
+    plan.addresses.iter().map(bind).collect::<Result<Vec<_>, _>>().map_err(|error| {
+        let code = if error.in_use() { EXIT_ADDRESS_IN_USE } else { 1 };
+        failed(error, code)
+    })
+}
+
+/// Through a temporary name, so that nobody reads half of it.
+fn write_pidfile(path: &Path) -> std::io::Result<()> {
+    let temporary = path.with_extension("new");
+    std::fs::write(&temporary, format!("{}\n", std::process::id()))?;
+    std::fs::rename(temporary, path)
+}
+
+fn failed(reason: impl std::fmt::Display, code: u8) -> ExitCode {
+    eprintln!("chatcorn: {reason}");
+    ExitCode::from(code)
 }

@@ -9,6 +9,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+/// Connections of workers that wait for the engine to accept them.
+const PRIVATE_BACKLOG: i32 = 256;
+
 /// Where to listen, as meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -98,6 +101,19 @@ impl AsRawFd for Listener {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
+}
+
+/// A Unix socket with an abstract name that the kernel chose: for a child that only this program talks to.
+///
+/// # Errors
+/// Out of descriptors.
+pub fn private_socket() -> io::Result<Socket> {
+    use nix::sys::socket::{UnixAddr, bind};
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?;
+    socket.listen(PRIVATE_BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// An address that could not be bound.

@@ -54,6 +54,15 @@ pub fn place(from: &impl AsRawFd, to: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets a descriptor survive the next exec of this process.
+///
+/// # Errors
+/// `EBADF`.
+pub fn keep_over_exec(raw: RawFd) -> io::Result<()> {
+    nix::fcntl::fcntl(borrow(raw)?, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
+    Ok(())
+}
+
 /// Closes every descriptor above stderr that is not in `keep`: what a forked child inherited and must not hold,
 /// for a kept copy of a peer's socket would hide its end of file.
 pub fn close_all_but(keep: &[RawFd]) {

@@ -28,6 +28,8 @@ pub enum ToWorker {
         limit: Duration,
         /// How long an idle kept connection may still bring a request.
         grace: Duration,
+        /// First go on as before, not ready, for so long: load balancers need time to look elsewhere.
+        delay: Duration,
     },
 }
 
@@ -55,6 +57,12 @@ impl ToMaster {
 }
 
 impl ToWorker {
+    /// What a worker does on a TERM that somebody sent to it alone.
+    pub fn alone() -> ToWorker {
+        let seconds = Duration::from_secs;
+        ToWorker::Drain { limit: seconds(30), grace: seconds(5), delay: Duration::ZERO }
+    }
+
     /// As it travels.
     pub fn encode(&self) -> Vec<u8> {
         match self {
@@ -71,7 +79,7 @@ impl ToWorker {
         match words.next()? {
             "drain" => {
                 let mut millis = || words.next()?.parse().ok().map(Duration::from_millis);
-                Some(ToWorker::Drain { limit: millis()?, grace: millis()? })
+                Some(ToWorker::Drain { limit: millis()?, grace: millis()?, delay: millis()? })
             }
             _ => None,
         }
@@ -123,7 +131,7 @@ mod tests {
         for message in [ToMaster::Ready, ToMaster::Failed("no model: nothing".into())] {
             assert_eq!(ToMaster::decode(&message.encode()), Some(message));
         }
-        let drain = ToWorker::Drain { limit: Duration::from_secs(30), grace: Duration::from_millis(5) };
+        let drain = ToWorker::Drain { limit: Duration::from_secs(30), grace: Duration::from_millis(5), delay: Duration::ZERO };
         assert_eq!(ToWorker::decode(&drain.encode()), Some(drain));
         assert_eq!(ToMaster::decode(b"readyish"), None);
         assert_eq!(ToWorker::decode(b"drain x"), None);

@@ -1,2 +1,253 @@
-//! A worker's life.
+//! A worker's life in order:
+//!
+//! ```text
+//! forked ─▶ logs ─▶ store ─▶ one event loop a thread ─▶ ready ─▶ serving ─▶ drain ─▶ gone
+//! ```
+//! Each runtime thread is a loop of its own (a *lane*) with its own sockets, front and upstream connections; they share
+//! the store and the switches of the drain. The first one also listens to the master: its words, its signals, and its
+//! death, which is an end of file.
+//!
+//! Deliberately absent: a way back. `run` returns only an exit code.
+
+mod accept;
+mod balance;
+mod drain;
 pub mod link;
+
+use crate::board::{Board, Lane, Sender, State};
+use crate::chat::{self, Chat, store::Store};
+use crate::http::leaving::Leaving;
+use crate::http::{self, App};
+use crate::listener::Listener;
+use crate::log;
+use crate::sys::{clock, signal::SelfPipe};
+use balance::Balance;
+use drain::Switches;
+use link::{Received, ToMaster, ToWorker};
+use nix::sys::signal::Signal;
+use socket2::Socket;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+/// A loop turns at least so often, to beat.
+const BEAT: Duration = Duration::from_secs(1);
+/// Threads for name lookups; they end when they are idle.
+const BLOCKING_THREADS_MAX: usize = 2;
+
+/// What a worker is configured to do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Runtime threads.
+    pub threads: usize,
+    /// Connections at once.
+    pub connections_max: u64,
+    /// Its front.
+    pub http: http::Plan,
+    /// Its chat.
+    pub chat: chat::Plan,
+    /// Its sessions.
+    pub store: chat::store::Plan,
+    /// Its logs.
+    pub log: log::Plan,
+}
+
+/// What a worker is given.
+pub struct Kit {
+    /// Its configuration.
+    pub plan: Plan,
+    /// The shared sockets.
+    pub listeners: Vec<Socket>,
+    /// To the master.
+    pub link: OwnedFd,
+    /// Its end of a log pipe.
+    pub log: OwnedFd,
+    /// What all see.
+    pub board: Board,
+    /// Its place on the board.
+    pub slot: usize,
+}
+
+impl Kit {
+    /// Clones the listening sockets for a child.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn sockets(listeners: &[Listener]) -> io::Result<Vec<Socket>> {
+        listeners.iter().map(Listener::socket).collect()
+    }
+}
+
+/// Lives a worker's life; returns its exit code.
+pub fn run(kit: Kit) -> i32 {
+    let slot = kit.board.slot(kit.slot);
+    slot.enter(std::process::id(), kit.plan.threads);
+    let logs = log::start_worker(&kit.plan.log, Sender::Slot(kit.slot), kit.log, kit.board);
+    let made = Store::open(&kit.plan.store).map_err(|error| format!("session store: {error}"));
+    let ended = made.and_then(|store| {
+        let shared = Shared {
+            plan: kit.plan,
+            store,
+            board: kit.board,
+            slot: kit.slot,
+            leaving: Arc::default(),
+            stop: watch::Sender::new(false),
+            ending: watch::Sender::new(false),
+        };
+        live(shared, kit.listeners, &kit.link).map_err(|error| error.to_string())
+    });
+    let code = match ended {
+        Ok(()) => 0,
+        Err(reason) => {
+            tracing::error!(%reason, "worker failed");
+            let _ = link::say(&kit.link, &ToMaster::Failed(reason).encode());
+            1
+        }
+    };
+    drop(logs);
+    code
+}
+
+/// What the lanes of one worker have in common.
+#[derive(Clone)]
+struct Shared {
+    plan: Plan,
+    store: Store,
+    board: Board,
+    slot: usize,
+    leaving: Arc<Leaving>,
+    stop: watch::Sender<bool>,
+    ending: watch::Sender<bool>,
+}
+
+fn live(shared: Shared, listeners: Vec<Socket>, link: &OwnedFd) -> io::Result<()> {
+    let (up, ups) = mpsc::channel();
+    for number in 1..shared.plan.threads {
+        let sockets = listeners.iter().map(Socket::try_clone).collect::<io::Result<Vec<_>>>()?;
+        let (shared, up) = (shared.clone(), up.clone());
+        std::thread::Builder::new().name(format!("lane {number}")).spawn(move || {
+            let runtime = runtime(shared.board.slot(shared.slot).lane(number));
+            let ended = runtime.and_then(|runtime| runtime.block_on(lane(&shared, sockets, number, &up)));
+            if let Err(error) = ended {
+                let _ = up.send(Err(error));
+            }
+        })?;
+    }
+    let runtime = runtime(shared.board.slot(shared.slot).lane(0))?;
+    runtime.block_on(async {
+        let serving = lane(&shared, listeners, 0, &up);
+        tokio::select! {
+            ended = serving => ended,
+            ended = obey(&shared, link, &ups) => ended,
+        }
+    })?;
+    shared.store.close();
+    Ok(())
+}
+
+/// A loop that shows on the board when it turns and when it rests, and hands its log lines on before it rests.
+fn runtime(lane: Lane) -> io::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .on_thread_unpark(move || lane.turn(clock::monotonic_ms()))
+        .on_thread_park(move || {
+            log::flush();
+            lane.park();
+        })
+        .build()
+}
+
+/// One loop: accepts from every socket until the drain, and beats until the process ends.
+async fn lane(shared: &Shared, sockets: Vec<Socket>, number: usize, up: &mpsc::Sender<io::Result<()>>) -> io::Result<()> {
+    let own = shared.board.slot(shared.slot).lane(number);
+    let chat = Chat::new(shared.plan.chat.clone(), shared.store.clone(), shared.board, shared.ending.subscribe());
+    let app = Arc::new(App::new(shared.plan.http.clone(), chat, own, shared.slot, shared.leaving.clone())?);
+    own.turn(clock::monotonic_ms());
+    for socket in sockets {
+        let balance = Balance::new(shared.board, own, shared.slot, shared.plan.connections_max);
+        balance.enter();
+        let accepting = accept::run(socket, app.clone(), own, balance, shared.stop.subscribe());
+        tokio::spawn(async move {
+            if let Err(error) = accepting.await {
+                tracing::error!(%error, "cannot accept");
+            }
+        });
+    }
+    let _ = up.send(Ok(()));
+    let mut beat = tokio::time::interval(BEAT);
+    loop {
+        beat.tick().await;
+        own.turn(clock::monotonic_ms());
+        own.melt_handicap();
+    }
+}
+
+/// Says that the worker is ready, then does what the master wants; returns when the worker shall leave.
+async fn obey(shared: &Shared, link: &OwnedFd, ups: &mpsc::Receiver<io::Result<()>>) -> io::Result<()> {
+    let slot = shared.board.slot(shared.slot);
+    for _ in 0..shared.plan.threads {
+        all_up(ups).await?;
+    }
+    slot.set_state(State::Ready);
+    let link = AsyncFd::new(link)?;
+    let signals = AsyncFd::new(SelfPipe::open(&[Signal::SIGTERM, Signal::SIGQUIT])?)?;
+    link::say(link.get_ref(), &ToMaster::Ready.encode())?;
+    let switches = Switches {
+        leaving: shared.leaving.clone(),
+        stop_accepting: shared.stop.clone(),
+        ending: shared.ending.clone(),
+    };
+    let mut order = next_order(&link, &signals).await?;
+    while let Some(drain) = order {
+        order = tokio::select! {
+            () = drain::run(drain, slot, &switches) => None,
+            // A later drain is a shorter one.
+            later = next_order(&link, &signals) => later?,
+        };
+    }
+    Ok(())
+}
+
+/// A lane's word comes from another thread; it is asked for between the turns of this one.
+async fn all_up(ups: &mpsc::Receiver<io::Result<()>>) -> io::Result<()> {
+    loop {
+        match ups.try_recv() {
+            Ok(result) => return result,
+            Err(mpsc::TryRecvError::Empty) => tokio::time::sleep(Duration::from_micros(200)).await,
+            Err(mpsc::TryRecvError::Disconnected) => return Err(io::Error::other("a runtime thread ended")),
+        }
+    }
+}
+
+/// Waits for the master: `Some` is a drain, `None` means leave now (QUIT, or the master is gone).
+async fn next_order(link: &AsyncFd<&OwnedFd>, signals: &AsyncFd<SelfPipe>) -> io::Result<Option<ToWorker>> {
+    loop {
+        tokio::select! {
+            ready = link.readable() => {
+                let mut ready = ready?;
+                match link::take(link.get_ref()) {
+                    Received::Closed => return Ok(None),
+                    Received::Nothing => ready.clear_ready(),
+                    Received::Packet(packet) => if let Some(order) = ToWorker::decode(&packet) {
+                        return Ok(Some(order));
+                    },
+                }
+            }
+            ready = signals.readable() => {
+                let arrived = signals.get_ref().drain();
+                ready?.clear_ready();
+                if arrived.contains(&Signal::SIGQUIT) {
+                    return Ok(None);
+                }
+                if arrived.contains(&Signal::SIGTERM) {
+                    return Ok(Some(ToWorker::alone()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The command line: commands, one flag a setting, and `--help`.
+
+use super::raw::Flags;
+use super::settings::{Kind, SETTINGS, Setting};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What the operator wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Run.
+    Serve,
+    /// Validate the configuration.
+    Check,
+    /// Print the configuration.
+    Config,
+    /// Bring the session store's schema up to date.
+    Migrate,
+    /// The model's process; the master starts it.
+    Engine,
+}
+
+const AFTER: &str = "Every setting is a flag, a variable and a key of chatcorn.toml; a flag wins over the environment, over .env,
+over chatcorn.toml, over the default. A secret has no flag: set NAME, or NAME_FILE to a file that holds it.
+
+Signals to the master: HUP reload, USR1 reopen logs, TTIN and TTOU one worker more or less, TERM stop gracefully,
+INT and QUIT stop now. Exit codes: 0 stopped, 1 failure, 2 usage, 3 no worker could boot, 69 address in use,
+78 configuration.";
+
+/// Reads the command line.
+///
+/// # Errors
+/// Usage, or a request for help or the version: clap's own text and exit code.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Wish, Flags), clap::Error> {
+    let matches = command().try_get_matches_from(args)?;
+    let (wish, matches) = match matches.subcommand() {
+        Some(("check", inner)) => (Wish::Check, inner.clone()),
+        Some(("config", inner)) => (Wish::Config, inner.clone()),
+        Some(("migrate", inner)) => (Wish::Migrate, inner.clone()),
+        Some(("engine", inner)) => (Wish::Engine, inner.clone()),
+        Some((_, inner)) => (Wish::Serve, inner.clone()),
+        None => (Wish::Serve, matches),
+    };
+    Ok((wish, flags(&matches)))
+}
+
+fn command() -> Command {
+    let serve = with_settings(Command::new("serve").about("Run the server in the foreground (the default)"));
+    let check = with_settings(Command::new("check").about("Load and validate the configuration; exit 0 or 78"));
+    let config = with_settings(Command::new("config").about("Print each setting, its value and where it came from"));
+    let migrate = with_settings(Command::new("migrate").about("Bring the session store's schema up to date"));
+    let engine = Command::new("engine").about("The model's process; the master starts it").hide(true);
+    with_settings(Command::new("chatcorn"))
+        .about("A supervised, rate-limited, securely logged chat API, with the model included")
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(AFTER)
+        .args_conflicts_with_subcommands(true)
+        .max_term_width(120)
+        .subcommands([serve, check, config, migrate, engine])
+}
+
+fn with_settings(command: Command) -> Command {
+    let file = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).value_parser(value_parser!(PathBuf)).help(help).help_heading("Files")
+    };
+    let command = command
+        .arg(file("config", "FILE", "settings file [CHATCORN_CONFIG; default: chatcorn.toml when it is there]"))
+        .arg(file("env-file", "FILE", "variables file [CHATCORN_ENV_FILE; default: .env when it is there]"));
+    let flags = SETTINGS.iter().filter(|setting| !setting.flag.is_empty());
+    flags.fold(command, |command, setting| command.arg(flag(setting)))
+}
+
+fn flag(setting: &'static Setting) -> Arg {
+    let default = if setting.default.is_empty() { String::new() } else { format!("; default: {}", setting.default) };
+    let action = if setting.many { ArgAction::Append } else { ArgAction::Set };
+    Arg::new(setting.key)
+        .long(setting.flag)
+        .value_name(value_name(setting.kind))
+        .action(action)
+        .allow_hyphen_values(true)
+        .help(format!("{} [{}{default}]", setting.help, setting.env))
+        .help_heading(setting.group)
+}
+
+fn value_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Path => "PATH",
+        Kind::Count(..) | Kind::ThreadCount => "N",
+        Kind::Seconds(..) => "SECONDS",
+        Kind::Decimal(..) => "NUMBER",
+        Kind::Bytes(..) => "BYTES",
+        Kind::OneOf(_) => "WORD",
+        Kind::Text | Kind::Secret | Kind::Url => "TEXT",
+    }
+}
+
+fn flags(matches: &ArgMatches) -> Flags {
+    let mut flags = Flags::default();
+    let path = |name| matches.try_get_one::<PathBuf>(name).ok().flatten().cloned();
+    flags.config_file = path("config");
+    flags.env_file = path("env-file");
+    for setting in SETTINGS.iter().filter(|setting| !setting.flag.is_empty()) {
+        if let Ok(Some(texts)) = matches.try_get_many::<String>(setting.key) {
+            flags.values.insert(setting.key, texts.cloned().collect());
+        }
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<(Wish, Flags), clap::Error> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_the_default_and_flags_repeat() {
+        let (wish, flags) = read("chatcorn --bind a:1 --bind b:2 --workers 3").unwrap();
+        assert_eq!((wish, flags.values["bind"].len(), flags.values["workers"][0].as_str()), (Wish::Serve, 2, "3"));
+        assert_eq!(read("chatcorn check --config x.toml").unwrap().1.config_file, Some("x.toml".into()));
+        assert_eq!(read("chatcorn serve --workers 2").unwrap().0, Wish::Serve);
+    }
+
+    #[test]
+    fn a_secret_has_no_flag_and_a_typing_error_gets_a_hint() {
+        assert_eq!(read("chatcorn --hf-token x").unwrap_err().exit_code(), 2);
+        assert!(read("chatcorn --wokers 3").unwrap_err().to_string().contains("--workers"));
+    }
+}

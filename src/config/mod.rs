@@ -1,0 +1,53 @@
+//! The configuration: what is written, then what is meant, then no one checks again.
+//!
+//! ```text
+//! argv, environment, .env, chatcorn.toml ─▶ raw ─▶ values ─▶ plan
+//!                                            └──────┴─────────┴──▶ problems: all of them at once
+//! ```
+//! The table in [`settings`] is the only list of settings: flags, variables, keys, defaults and `--help` come from it.
+//! Rooms below get plain structures and never see a text that an operator wrote.
+
+pub mod cli;
+mod dotenv;
+pub mod plan;
+pub mod problem;
+pub mod raw;
+pub mod settings;
+mod show;
+mod toml_file;
+mod values;
+
+pub use plan::Plan;
+pub use show::table;
+
+use problem::Problems;
+use raw::{Environment, Flags, Raw};
+use std::ffi::OsString;
+
+/// Everything that a load needs, kept so that a reload can read the files again.
+#[derive(Clone)]
+pub struct Sources {
+    /// The command line.
+    pub flags: Flags,
+    /// The environment as the process was started with, secrets included.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Abstract name of the engine's socket.
+    pub engine_socket: Vec<u8>,
+}
+
+impl Sources {
+    /// Reads everything; the plan is absent when there are errors.
+    pub fn load(&self) -> (Option<Plan>, Problems) {
+        let mut problems = Problems::default();
+        let raw = self.raw(&mut problems);
+        let plan = plan::resolve(&raw, &self.engine_socket, &self.environment, &mut problems);
+        (plan, problems)
+    }
+
+    /// What is written, without a meaning yet.
+    pub fn raw(&self, problems: &mut Problems) -> Raw {
+        let lossy = |text: &OsString| text.to_string_lossy().into_owned();
+        let environment: Environment = self.environment.iter().map(|(name, value)| (lossy(name), lossy(value))).collect();
+        Raw::read(&self.flags, &environment, problems)
+    }
+}

@@ -1,0 +1,387 @@
+//! From what is written to what is meant: one [`Plan`], and every problem on the way.
+
+use super::problem::Problems;
+use super::raw::Raw;
+use super::values::Values;
+use crate::chat::upstream::connector::Place;
+use crate::chat::upstream::{Limits, Target};
+use crate::listener::Address;
+use crate::sys::process;
+use crate::{chat, engine, http, log, master, worker};
+use http_types::HeaderValue;
+use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::IsTerminal;
+use std::os::linux::net::SocketAddrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ::http as http_types;
+
+/// `huggingface` stands for this router's address; its token is `HF_TOKEN`.
+const HUGGING_FACE: &str = "https://router.huggingface.co/v1";
+/// Characters that a token of the context stands for, at least in English; `chat` sends less when it is not so.
+const CHARS_PER_TOKEN: u64 = 4;
+/// An upstream's context is not known; its own refusal says when it is full.
+const UPSTREAM_CONTEXT_CHARS: usize = 100_000;
+/// Descriptors beside connections: logs, store, upstreams, the runtime.
+const DESCRIPTORS_BESIDE: u64 = 256;
+
+/// Everything that `serve` needs.
+pub struct Plan {
+    /// Where to listen.
+    pub addresses: Vec<Address>,
+    /// See the setting.
+    pub backlog: i32,
+    /// Of Unix sockets.
+    pub umask: Option<u32>,
+    /// The master's.
+    pub master: master::Plan,
+    /// Written with the master's process id.
+    pub pidfile: Option<PathBuf>,
+    /// Working directory.
+    pub chdir: Option<PathBuf>,
+    /// Descriptors that a worker needs.
+    pub descriptors: u64,
+    /// Variables that this process and its children shall see mended.
+    pub mended: Vec<(&'static str, String)>,
+}
+
+/// Makes the plan; `socket` is the abstract name of the engine's socket.
+pub fn resolve(raw: &Raw, engine_socket: &[u8], environment: &[(OsString, OsString)], problems: &mut Problems) -> Option<Plan> {
+    let mut values = Values { raw, problems };
+    let shape = shape(&mut values);
+    let omp = values.threads("omp_num_threads");
+    let mkl = values.threads("mkl_num_threads");
+    let upstreams = upstreams(&mut values);
+    let engine = if upstreams.is_empty() { engine(&mut values, omp) } else { None };
+    let log = logs(&mut values);
+    let worker = worker_plan(&mut values, &shape, upstreams, engine.as_ref(), engine_socket, &log);
+    let identity = identity(&mut values);
+    let addresses = addresses(&mut values);
+    let backlog = values.count("backlog") as i32;
+    let umask = umask(&mut values);
+    let mended = vec![("OMP_NUM_THREADS", omp.to_string()), ("MKL_NUM_THREADS", mkl.to_string())];
+    let descriptors = worker.connections_max + DESCRIPTORS_BESIDE;
+    let (pidfile, chdir) = (values.path("pid"), values.path("chdir"));
+    if !problems.errors().is_empty() {
+        return None;
+    }
+    let warnings = problems.warnings().iter().map(|warning| master::Notice { text: warning.text.clone(), mended: warning.mended });
+    let shape = master::Shape { engine: engine.as_ref().map(fingerprint), ..shape };
+    let master = master::Plan {
+        shape,
+        worker,
+        log,
+        engine,
+        identity,
+        environment: child_environment(environment, &mended),
+        warnings: warnings.collect(),
+    };
+    Some(Plan { addresses, backlog, umask, master, pidfile, chdir, descriptors, mended })
+}
+
+fn shape(values: &mut Values<'_>) -> master::Shape {
+    master::Shape {
+        workers: values.count("workers") as usize,
+        engine: None,
+        boot_timeout: values.seconds("boot_timeout"),
+        hang_timeout: values.seconds("hang_timeout"),
+        graceful_timeout: values.seconds("graceful_timeout"),
+        request_timeout: values.seconds("timeout"),
+        drain_delay: values.seconds("drain_delay"),
+    }
+}
+
+fn fingerprint(engine: &engine::Settings) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    engine.to_json().hash(&mut hasher);
+    hasher.finish()
+}
+
+fn engine(values: &mut Values<'_>, threads: u32) -> Option<engine::Settings> {
+    let settings = engine::Settings {
+        model: values.path("model").or_else(|| installed_model(values.raw)).unwrap_or_default(),
+        slots: values.count("engine_slots") as u32,
+        context: values.count("engine_context") as u32,
+        queue: values.count("engine_queue") as usize,
+        threads,
+        ..engine::Settings::default()
+    };
+    let mend = "run bin/model, set MODEL to a GGUF file, or set CHAT_UPSTREAM to an OpenAI-compatible server";
+    if !cfg!(feature = "engine") {
+        values.problems.failure("this build has no model engine: set CHAT_UPSTREAM, or build with the feature `engine`");
+    } else if settings.model.as_os_str().is_empty() {
+        values.problems.failure(format!("there is no model: {mend}"));
+    } else if let Err(error) = std::fs::File::open(&settings.model) {
+        let place = values.source("model");
+        values.problems.error(&place, format!("model {} cannot be read: {error}; {mend}", settings.model.display()));
+    }
+    Some(settings)
+}
+
+/// Where `bin/model` puts it.
+fn installed_model(raw: &Raw) -> Option<PathBuf> {
+    let cache = match (raw.variable("CHATCORN_CACHE"), raw.variable("XDG_CACHE_HOME"), raw.variable("HOME")) {
+        (Some(own), _, _) => PathBuf::from(own),
+        (None, Some(cache), _) => Path::new(cache).join("chatcorn"),
+        (None, None, Some(home)) => Path::new(home).join(".cache/chatcorn"),
+        (None, None, None) => return None,
+    };
+    let path = cache.join("models").join("SmolLM2-135M-Instruct.Q4_1.gguf");
+    path.exists().then_some(path)
+}
+
+fn upstreams(values: &mut Values<'_>) -> Vec<Target> {
+    let source = values.source("chat_upstream");
+    let mut targets = Vec::new();
+    for text in values.texts("chat_upstream") {
+        let hugging_face = text == "huggingface";
+        let key = if hugging_face { values.text("hf_token") } else { values.text("chat_upstream_api_key") };
+        if hugging_face && key.is_none() {
+            values.problems.error(&source, "huggingface needs HF_TOKEN: set it, or HF_TOKEN_FILE");
+        }
+        match target(if hugging_face { HUGGING_FACE } else { &text }, key.as_deref()) {
+            Ok(target) => targets.push(target),
+            Err(reason) => values.problems.error(&source, reason),
+        }
+    }
+    targets
+}
+
+fn target(url: &str, key: Option<&str>) -> Result<Target, String> {
+    let bearer = key.map(|key| HeaderValue::from_str(&format!("Bearer {key}"))).transpose();
+    let mut bearer = bearer.map_err(|_| "the upstream's key holds a character that no header may".to_owned())?;
+    bearer.iter_mut().for_each(|bearer| bearer.set_sensitive(true));
+    if let Some(path) = url.strip_prefix("unix:") {
+        let place = Place::Unix(PathBuf::from(path));
+        return Ok(Target { place, authority: "localhost".into(), base_path: "/v1".into(), bearer });
+    }
+    let Some(rest) = url.strip_prefix("http://") else {
+        return Err(format!("{:?}: write http://host:port/v1 or unix:/path (https is not built yet)", without_userinfo(url)));
+    };
+    let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
+    let authority: http_types::uri::Authority =
+        authority.parse().map_err(|_| format!("{:?}: the host is not understood", without_userinfo(url)))?;
+    if authority.as_str().contains('@') {
+        return Err("a key in the URL ends up in logs: set CHAT_UPSTREAM_API_KEY".to_owned());
+    }
+    let place = Place::Tcp(authority.host().trim_matches(['[', ']']).to_owned(), authority.port_u16().unwrap_or(80));
+    let base_path = format!("/{}", path.trim_matches('/'));
+    let base_path = if base_path == "/" { "/v1".to_owned() } else { base_path };
+    Ok(Target { place, authority: authority.to_string(), base_path, bearer })
+}
+
+fn without_userinfo(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme + 3 <= at => format!("{}[REDACTED]{}", &url[..scheme + 3], &url[at..]),
+        _ => url.to_owned(),
+    }
+}
+
+fn worker_plan(
+    values: &mut Values<'_>,
+    shape: &master::Shape,
+    upstreams: Vec<Target>,
+    engine: Option<&engine::Settings>,
+    engine_socket: &[u8],
+    log: &log::Plan,
+) -> worker::Plan {
+    let local_model = engine.is_some();
+    worker::Plan {
+        threads: values.count("threads") as usize,
+        connections_max: values.count("worker_connections"),
+        http: http_plan(values, shape, local_model),
+        chat: chat_plan(values, upstreams, engine, engine_socket),
+        store: store(values),
+        log: log.clone(),
+    }
+}
+
+fn http_plan(values: &mut Values<'_>, shape: &master::Shape, local_model: bool) -> http::Plan {
+    http::Plan {
+        cors_origins: values.texts("cors_origins"),
+        body_bytes_max: values.bytes("limit_body"),
+        body_time: values.seconds("body_timeout"),
+        head_time: values.seconds("header_timeout"),
+        keep_alive: values.seconds("keep_alive"),
+        head_bytes_max: values.bytes("limit_head") as usize,
+        fields_max: values.count("limit_request_fields") as usize,
+        request_time: shape.request_timeout,
+        workers: shape.workers,
+        local_model,
+    }
+}
+
+fn chat_plan(values: &mut Values<'_>, upstreams: Vec<Target>, engine: Option<&engine::Settings>, socket: &[u8]) -> chat::Plan {
+    let tokens_max = values.count("max_tokens");
+    let context_chars_max = engine.map_or(UPSTREAM_CONTEXT_CHARS, |engine| {
+        (u64::from(engine.context).saturating_sub(tokens_max) * CHARS_PER_TOKEN) as usize
+    });
+    let targets = match engine {
+        Some(_) => vec![Target {
+            place: Place::Unix(abstract_path(socket)),
+            authority: "localhost".into(),
+            base_path: "/v1".into(),
+            bearer: None,
+        }],
+        None => upstreams,
+    };
+    chat::Plan {
+        targets,
+        engine: engine.is_some(),
+        limits: Limits {
+            connect: values.seconds("upstream_connect_timeout"),
+            first_token: values.seconds("upstream_first_token_timeout"),
+            idle: values.seconds("upstream_idle_timeout"),
+        },
+        model: values.text("chat_model"),
+        system_prompt: values.text("system_prompt"),
+        tokens_max: tokens_max as u32,
+        temperature: values.decimal("temperature") as f32,
+        context_chars_max,
+    }
+}
+
+/// A path that begins with a NUL byte is an abstract name.
+fn abstract_path(name: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    PathBuf::from(OsString::from_vec([&[0], name].concat()))
+}
+
+/// The abstract name of a bound Unix socket.
+pub fn abstract_name(socket: &socket2::Socket) -> Option<Vec<u8>> {
+    let address = socket.local_addr().ok()?.as_unix()?;
+    address.as_abstract_name().map(<[u8]>::to_vec)
+}
+
+fn store(values: &mut Values<'_>) -> chat::store::Plan {
+    let state = values.raw.variable("STATE_DIRECTORY").map(PathBuf::from);
+    let default = || state.unwrap_or_else(|| PathBuf::from("data")).join("chatcorn.db");
+    let path = match values.text("database_url").filter(|url| !url.is_empty()) {
+        None => default(),
+        Some(url) => match url.strip_prefix("sqlite:") {
+            Some(path) if !path.trim_start_matches("//").is_empty() => PathBuf::from(path.strip_prefix("//").unwrap_or(path)),
+            _ => {
+                let source = values.source("database_url");
+                values.problems.error(&source, "write sqlite:/path/to/file (PostgreSQL is not built yet)");
+                PathBuf::new()
+            }
+        },
+    };
+    let days = values.count("session_ttl_days");
+    chat::store::Plan { path, ttl: Duration::from_secs(days * 86_400) }
+}
+
+fn logs(values: &mut Values<'_>) -> log::Plan {
+    let format = match values.word("log_format").as_deref() {
+        Some("text") => log::Format::Text,
+        Some(_) => log::Format::Json,
+        None if std::io::stderr().is_terminal() => log::Format::Text,
+        None => log::Format::Json,
+    };
+    log::Plan {
+        dir: values.path("log_dir").unwrap_or_else(|| PathBuf::from("/tmp/logs")),
+        dir_set: values.is_set("log_dir"),
+        access: destination(values.text("access_logfile")),
+        error: destination(values.text("error_logfile")),
+        level: level(values.word("log_level").as_deref()),
+        format,
+        access_format: values.text("access_logformat").filter(|atoms| !atoms.is_empty()),
+        client: if values.word("log_client").as_deref() == Some("full") { log::Client::Full } else { log::Client::Hashed },
+        patterns: values.texts("log_redact"),
+    }
+}
+
+fn destination(text: Option<String>) -> log::Destination {
+    match text.as_deref() {
+        Some("-") => log::Destination::Stream,
+        None | Some("" | "off" | "none") => log::Destination::Off,
+        Some(path) => log::Destination::File(PathBuf::from(path)),
+    }
+}
+
+fn level(word: Option<&str>) -> tracing::Level {
+    match word {
+        Some("debug") => tracing::Level::DEBUG,
+        Some("warning") => tracing::Level::WARN,
+        Some("error" | "critical") => tracing::Level::ERROR,
+        _ => tracing::Level::INFO,
+    }
+}
+
+fn identity(values: &mut Values<'_>) -> Option<process::Identity> {
+    let user = values.text("user").filter(|user| !user.is_empty())?;
+    let group = values.text("group");
+    match process::identity(&user, group.as_deref()) {
+        Ok(identity) => Some(identity),
+        Err(reason) => {
+            let source = values.source("user");
+            values.problems.error(&source, reason);
+            None
+        }
+    }
+}
+
+fn addresses(values: &mut Values<'_>) -> Vec<Address> {
+    let port = values.optional_count("port");
+    let texts = match (values.is_set("bind"), port) {
+        (false, Some(port)) => vec![format!("0.0.0.0:{port}")],
+        _ => values.texts("bind"),
+    };
+    let source = values.source("bind");
+    let mut addresses = Vec::new();
+    for text in texts {
+        match Address::parse(&text) {
+            Ok(address) => addresses.push(address),
+            Err(reason) => values.problems.error(&source, reason),
+        }
+    }
+    addresses
+}
+
+fn umask(values: &mut Values<'_>) -> Option<u32> {
+    let text = values.text("umask").filter(|text| !text.is_empty())?;
+    let mode = u32::from_str_radix(text.trim_start_matches("0o"), 8).ok().filter(|mode| *mode <= 0o777);
+    if mode.is_none() {
+        let source = values.source("umask");
+        values.problems.error(&source, format!("umask = {text:?}: write an octal number from 0 to 777"));
+    }
+    mode
+}
+
+/// What an exec'd child sees: no secret, and the mended values.
+fn child_environment(environment: &[(OsString, OsString)], mended: &[(&str, String)]) -> Vec<(OsString, OsString)> {
+    let kept = environment.iter().filter(|(name, _)| {
+        let name = name.to_string_lossy();
+        !super::settings::is_secret_env(&name) && !mended.iter().any(|(other, _)| *other == name)
+    });
+    let mended = mended.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    kept.cloned().chain(mended).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams_are_understood() {
+        let vllm = target("http://10.0.0.5:8000/v1/", Some("k")).unwrap();
+        assert_eq!((vllm.place, vllm.base_path.as_str()), (Place::Tcp("10.0.0.5".into(), 8000), "/v1"));
+        assert!(vllm.bearer.is_some_and(|bearer| bearer.is_sensitive()));
+        assert_eq!(target("http://h", None).unwrap().place, Place::Tcp("h".into(), 80));
+        assert_eq!(target("unix:/run/e.sock", None).unwrap().place, Place::Unix("/run/e.sock".into()));
+        for bad in ["h:80", "http://", "http://u:secret@h/", "ftp://u:secret@h/", "https://h/v1"] {
+            let error = target(bad, None).unwrap_err();
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_executed_child_gets_no_secret() {
+        let pair = |name: &str, value: &str| (OsString::from(name), OsString::from(value));
+        let environment = [pair("HF_TOKEN", "hf_x"), pair("PATH", "/bin"), pair("OMP_NUM_THREADS", "99")];
+        let child = child_environment(&environment, &[("OMP_NUM_THREADS", "4".into())]);
+        assert_eq!(child, [pair("PATH", "/bin"), pair("OMP_NUM_THREADS", "4")]);
+    }
+}

@@ -1,0 +1,105 @@
+//! One line for each request, whatever becomes of it: a guard that is opened at the top and ends with the body.
+
+use crate::board::Lane;
+use crate::log::access;
+use crate::sys::clock;
+use http::{HeaderValue, Method, Uri, Version};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// The status of a request whose client left before there was an answer (nginx's habit).
+pub const CLIENT_LEFT: u16 = 499;
+
+/// An open access record.
+pub struct Access {
+    lane: Lane,
+    slot: usize,
+    began: Instant,
+    first_byte: Option<Duration>,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    id: HeaderValue,
+    user_agent: Option<HeaderValue>,
+    client: IpAddr,
+    /// The response's status.
+    pub status: u16,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// What the rate limiter said.
+    pub verdict: &'static str,
+    bytes_out: u64,
+    complete: bool,
+}
+
+impl Access {
+    /// Opens the record of a request.
+    pub fn begin<B>(lane: Lane, slot: usize, client: IpAddr, id: HeaderValue, request: &http::Request<B>) -> Box<Access> {
+        let began = Instant::now();
+        lane.request_begun();
+        // Under full load a loop never rests, so it shows that it turns with every request.
+        lane.turn(clock::monotonic_ms());
+        Box::new(Access {
+            lane,
+            slot,
+            began,
+            first_byte: None,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            id,
+            user_agent: request.headers().get(http::header::USER_AGENT).cloned(),
+            client,
+            status: CLIENT_LEFT,
+            bytes_in: 0,
+            verdict: "-",
+            bytes_out: 0,
+            complete: false,
+        })
+    }
+
+    /// When the request began.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// The request's id.
+    pub fn id(&self) -> &HeaderValue {
+        &self.id
+    }
+
+    /// Bytes of the response's body went out.
+    pub fn sent(&mut self, bytes: usize) {
+        if self.first_byte.is_none() {
+            self.first_byte = Some(self.began.elapsed());
+        }
+        self.bytes_out += bytes as u64;
+    }
+
+    /// The body is out.
+    pub fn complete(&mut self) {
+        self.complete = true;
+    }
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        self.lane.request_ended();
+        let duration = self.began.elapsed();
+        access::emit(&access::Record {
+            request_id: self.id.as_bytes(),
+            client: self.client,
+            method: self.method.as_str(),
+            path: self.uri.path(),
+            protocol: if self.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            status: self.status,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            duration,
+            first_byte: self.first_byte,
+            worker: self.slot,
+            verdict: self.verdict,
+            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
+        });
+    }
+}

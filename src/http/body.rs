@@ -1,0 +1,212 @@
+//! Bodies: a request's, read with its limits, and a response's, which carries the access record to its end.
+
+use super::access::Access;
+use super::fault::{Code, Fault};
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Bytes of request bodies that one worker holds at once (`OPERATIONS.md`).
+const HELD_BYTES_MAX: u64 = 64 << 20;
+/// Pieces of a stream that wait for a slow reader before its source waits too.
+pub const STREAM_PIECES_MAX: usize = 64;
+
+/// A response's body.
+pub struct Body {
+    content: Content,
+    access: Option<Box<Access>>,
+}
+
+enum Content {
+    Empty,
+    Whole(Bytes),
+    Stream(mpsc::Receiver<Bytes>),
+}
+
+impl Body {
+    /// No body.
+    pub fn empty() -> Body {
+        Body { content: Content::Empty, access: None }
+    }
+
+    /// All of it.
+    pub fn whole(bytes: impl Into<Bytes>) -> Body {
+        Body { content: Content::Whole(bytes.into()), access: None }
+    }
+
+    /// Piece by piece; the sender sees when nobody reads any more.
+    pub fn stream() -> (mpsc::Sender<Bytes>, Body) {
+        let (sender, receiver) = mpsc::channel(STREAM_PIECES_MAX);
+        (sender, Body { content: Content::Stream(receiver), access: None })
+    }
+
+    /// The access record ends with this body, or when it is dropped.
+    pub fn recorded(mut self, access: Box<Access>) -> Body {
+        self.access = Some(access);
+        self
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        if let Some(access) = &mut self.access {
+            access.sent(bytes);
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = match &mut self.content {
+            Content::Empty => None,
+            Content::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.content = Content::Empty;
+                Some(bytes)
+            }
+            Content::Stream(receiver) => match receiver.poll_recv(cx) {
+                Poll::Ready(piece) => piece,
+                Poll::Pending => return Poll::Pending,
+            },
+        };
+        match next {
+            Some(bytes) => {
+                self.sent(bytes.len());
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            None => {
+                if let Some(access) = &mut self.access {
+                    access.complete();
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.content, Content::Empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Empty => SizeHint::with_exact(0),
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// Limits of request bodies, and what one worker holds of them.
+pub struct Intake {
+    /// Longest body in bytes.
+    pub bytes_max: u64,
+    /// For a body to arrive, 1 s more for each KiB of it.
+    pub time_max: Duration,
+    /// The most of that.
+    pub whole_time_max: Duration,
+    held: AtomicU64,
+}
+
+impl Intake {
+    /// Nothing is held yet.
+    pub fn new(bytes_max: u64, time_max: Duration, whole_time_max: Duration) -> Intake {
+        Intake { bytes_max, time_max, whole_time_max, held: AtomicU64::new(0) }
+    }
+
+    /// Reads a JSON body.
+    ///
+    /// # Errors
+    /// 415, 413 (told from the length alone when there is one), 408, 503 when the worker holds too much already,
+    /// 400 when the connection breaks.
+    pub async fn json(&self, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Fault> {
+        if !is_json(headers) {
+            let text = "Send the body as JSON, with the header Content-Type: application/json.";
+            return Err(Fault::new(Code::UnsupportedMediaType, text));
+        }
+        let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > self.bytes_max) {
+            return Err(self.too_large());
+        }
+        let _held = self.hold(announced.unwrap_or(self.bytes_max))?;
+        let time = self.time_for(announced.unwrap_or(0));
+        let reading = Limited::new(body, usize::try_from(self.bytes_max).unwrap_or(usize::MAX)).collect();
+        match tokio::time::timeout(time, reading).await {
+            Ok(Ok(whole)) => Ok(whole.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(self.too_large()),
+            Ok(Err(error)) => Err(Fault::new(Code::InvalidRequest, "The body ended early.").inside(error).closing()),
+            Err(_) => Err(Fault::new(Code::RequestTimeout, "The body did not arrive in time.").closing()),
+        }
+    }
+
+    fn time_for(&self, bytes: u64) -> Duration {
+        (self.time_max + Duration::from_secs(bytes / 1024)).min(self.whole_time_max)
+    }
+
+    fn too_large(&self) -> Fault {
+        let text = format!("The body is longer than {} bytes. Send less.", self.bytes_max);
+        Fault::new(Code::PayloadTooLarge, text).closing()
+    }
+
+    fn hold(&self, bytes: u64) -> Result<Held<'_>, Fault> {
+        let held = Held { held: &self.held, bytes };
+        match self.held.fetch_add(bytes, Relaxed) + bytes <= HELD_BYTES_MAX {
+            true => Ok(held),
+            false => Err(Fault::new(Code::Overloaded, "Too many uploads at once. Try again shortly.").retry_after(1)),
+        }
+    }
+}
+
+struct Held<'a> {
+    held: &'a AtomicU64,
+    bytes: u64,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
+    let kind = kind.split(';').next().unwrap_or("").trim();
+    kind.eq_ignore_ascii_case("application/json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn json_is_told_by_its_media_type() {
+        let with = |kind: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+            is_json(&headers)
+        };
+        assert!(with("application/json") && with("Application/JSON; charset=utf-8"));
+        assert!(!with("text/plain") && !with("application/jsonp") && !is_json(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_worker_holds_a_bounded_amount() {
+        let intake = Intake::new(1 << 30, Duration::from_secs(30), Duration::from_secs(120));
+        let first = intake.hold(HELD_BYTES_MAX).unwrap();
+        assert_eq!(intake.hold(1).err().map(|fault| fault.code), Some(Code::Overloaded));
+        drop(first);
+        assert!(intake.hold(1).is_ok());
+        assert_eq!(intake.time_for(10 * 1024), Duration::from_secs(40));
+        assert_eq!(intake.time_for(1 << 20), Duration::from_secs(120));
+    }
+}

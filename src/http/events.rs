@@ -1,0 +1,86 @@
+//! A turn as Server-Sent Events, pumped by a task of its own.
+
+use super::body::Body;
+use super::fault::Fault;
+use super::text;
+use crate::chat::error::Error;
+use crate::chat::{Delta, Turn};
+use bytes::Bytes;
+use http::HeaderValue;
+use serde::Serialize;
+use std::time::Duration;
+use tokio::sync::mpsc::Sender;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Silence after which a comment shows proxies that the connection lives (`API.md`).
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Starts the pump; what it sends is the body. A reader that is slower than `until` allows is given up.
+pub fn start(turn: Turn, id: HeaderValue, until: Instant) -> Body {
+    let (sender, body) = Body::stream();
+    tokio::spawn(async move {
+        let pumping = pump(turn, &sender, text(&id));
+        // Either limit drops the turn, which cancels the upstream's call and stores what there is.
+        let _ = timeout_at(until + KEEP_ALIVE, pumping).await;
+    });
+    body
+}
+
+/// Ends when the reply does, or when nobody reads any more.
+async fn pump(mut turn: Turn, sender: &Sender<Bytes>, id: &str) {
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = sender.closed() => return,
+            next = timeout(KEEP_ALIVE, turn.next(id)) => next,
+        };
+        let (event, last) = match next {
+            Err(_) => (Bytes::from_static(b": keep-alive\n\n"), false),
+            Ok(Ok(Delta::Text(delta))) => (event("", &DeltaEvent { delta: &delta }), false),
+            Ok(Ok(Delta::Done(reply))) => (event("done", &reply), true),
+            Ok(Err(error)) => (failure(error, id), true),
+        };
+        if sender.send(event).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct DeltaEvent<'a> {
+    delta: &'a str,
+}
+
+fn event(name: &str, data: &impl Serialize) -> Bytes {
+    let mut bytes = Vec::with_capacity(64);
+    if !name.is_empty() {
+        bytes.extend_from_slice(b"event: ");
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.push(b'\n');
+    }
+    bytes.extend_from_slice(b"data: ");
+    // JSON has no raw newline, so the data is one line.
+    let written = serde_json::to_writer(&mut bytes, data);
+    debug_assert!(written.is_ok());
+    bytes.extend_from_slice(b"\n\n");
+    Bytes::from(bytes)
+}
+
+fn failure(error: Error, id: &str) -> Bytes {
+    let fault = Fault::from(error);
+    log_fault(&fault, id);
+    let mut bytes = b"event: error\ndata: ".to_vec();
+    bytes.extend_from_slice(&fault.body(id));
+    bytes.extend_from_slice(b"\n\n");
+    Bytes::from(bytes)
+}
+
+/// What of a failure is for the log.
+pub fn log_fault(fault: &Fault, id: &str) {
+    let code = fault.code.as_str();
+    match (&fault.inside, fault.code.status().is_server_error()) {
+        (Some(inside), true) => tracing::warn!(request_id = id, code, inside = inside.as_str(), "request failed"),
+        (Some(inside), false) => tracing::debug!(request_id = id, code, inside = inside.as_str(), "request refused"),
+        (None, _) => {}
+    }
+}

@@ -1,0 +1,219 @@
+//! A failure has two texts: one for the caller, one for the log. Every `?` on a request's path is one of these. Pure.
+
+use crate::chat::ask::Invalid;
+use crate::chat::error::Error;
+use crate::chat::store::StoreError;
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::json;
+use std::borrow::Cow;
+
+/// Seconds that a client is told to wait for a store that is busy.
+const STORE_RETRY_S: u64 = 2;
+/// Seconds that a client is told to wait for a model that is not there.
+const MODEL_RETRY_S: u64 = 3;
+
+/// The stable names of `API.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// 400: not JSON.
+    InvalidJson,
+    /// 400: a field breaks its rule.
+    InvalidRequest,
+    /// 400: the conversation does not fit into the model.
+    ContextLength,
+    /// 404
+    NotFound,
+    /// 405
+    MethodNotAllowed,
+    /// 408
+    RequestTimeout,
+    /// 413
+    PayloadTooLarge,
+    /// 415
+    UnsupportedMediaType,
+    /// 431
+    HeadersTooLarge,
+    /// 500
+    Internal,
+    /// 502
+    Upstream,
+    /// 503: no model, no store, draining.
+    NotReady,
+    /// 503: too much at once.
+    Overloaded,
+    /// 504
+    Timeout,
+}
+
+impl Code {
+    /// As it stands in a body.
+    pub fn as_str(self) -> &'static str {
+        self.row().1
+    }
+
+    /// The response's status.
+    pub fn status(self) -> StatusCode {
+        StatusCode::from_u16(self.row().0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn row(self) -> (u16, &'static str) {
+        match self {
+            Code::InvalidJson => (400, "invalid_json"),
+            Code::InvalidRequest => (400, "invalid_request"),
+            Code::ContextLength => (400, "context_length_exceeded"),
+            Code::NotFound => (404, "not_found"),
+            Code::MethodNotAllowed => (405, "method_not_allowed"),
+            Code::RequestTimeout => (408, "request_timeout"),
+            Code::PayloadTooLarge => (413, "payload_too_large"),
+            Code::UnsupportedMediaType => (415, "unsupported_media_type"),
+            Code::HeadersTooLarge => (431, "headers_too_large"),
+            Code::Internal => (500, "internal_error"),
+            Code::Upstream => (502, "upstream_error"),
+            Code::NotReady => (503, "not_ready"),
+            Code::Overloaded => (503, "overloaded"),
+            Code::Timeout => (504, "timeout"),
+        }
+    }
+}
+
+/// A failure on its way to a response.
+#[derive(Debug)]
+pub struct Fault {
+    /// Its name and status.
+    pub code: Code,
+    /// For the caller: what to do. Never a secret, an internal address or an upstream's words.
+    pub outside: Cow<'static, str>,
+    /// For the log.
+    pub inside: Option<String>,
+    /// `Retry-After`, in seconds.
+    pub retry_after_s: Option<u64>,
+    /// `Allow` of a 405.
+    pub allow: Option<&'static str>,
+    /// The connection cannot be used again.
+    pub close: bool,
+}
+
+impl Fault {
+    /// A failure with its text for the caller.
+    pub fn new(code: Code, outside: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { code, outside: outside.into(), inside: None, retry_after_s: None, allow: None, close: false }
+    }
+
+    /// Adds the text for the log.
+    pub fn inside(mut self, text: impl ToString) -> Fault {
+        self.inside = Some(text.to_string());
+        self
+    }
+
+    /// Adds `Retry-After`.
+    pub fn retry_after(mut self, seconds: u64) -> Fault {
+        self.retry_after_s = Some(seconds.max(1));
+        self
+    }
+
+    /// Ends the connection after the answer.
+    pub fn closing(mut self) -> Fault {
+        self.close = true;
+        self
+    }
+
+    /// No endpoint has this path.
+    pub fn not_found() -> Fault {
+        Fault::new(Code::NotFound, "There is nothing here. GET / lists the endpoints.")
+    }
+
+    /// The path is known, the method is not.
+    pub fn method_not_allowed(allow: &'static str) -> Fault {
+        let text = format!("This endpoint takes {allow}.");
+        Fault { allow: Some(allow), ..Fault::new(Code::MethodNotAllowed, text) }
+    }
+
+    /// As the body of a response or the data of an error event.
+    pub fn body(&self, request_id: &str) -> Bytes {
+        let body = json!({
+            "success": false,
+            "error": self.code.as_str(),
+            "message": self.outside,
+            "request_id": request_id,
+        });
+        Bytes::from(body.to_string())
+    }
+}
+
+impl From<Invalid> for Fault {
+    fn from(invalid: Invalid) -> Fault {
+        match invalid {
+            Invalid::Json(reason) => Fault::new(Code::InvalidJson, format!("The body is not valid JSON: {reason}.")),
+            Invalid::Field { field, rule } => Fault::new(Code::InvalidRequest, format!("{field} {rule}.")),
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        let inside = error.to_string();
+        let fault = match error {
+            Error::NotReady(_) => {
+                Fault::new(Code::NotReady, "The model is not available yet. Try again shortly.").retry_after(MODEL_RETRY_S)
+            }
+            Error::Overloaded(seconds) => {
+                Fault::new(Code::Overloaded, "The model has too much to do. Try again shortly.").retry_after(seconds)
+            }
+            Error::ContextLength(_) => Fault::new(
+                Code::ContextLength,
+                "The conversation is longer than the model can read. Send less history or a shorter message.",
+            ),
+            Error::Upstream(_) => Fault::new(Code::Upstream, "The model could not answer. Try again."),
+            Error::Timeout(_) => Fault::new(Code::Timeout, "The answer took too long. Try again, or ask for less."),
+            Error::Stopping => Fault::new(Code::NotReady, "The server is stopping. Try again.").retry_after(1),
+            Error::Store(error) => return Fault::from(error),
+        };
+        fault.inside(inside)
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Fault {
+        Fault::new(Code::NotReady, "Conversations cannot be stored now. Try again shortly.")
+            .retry_after(STORE_RETRY_S)
+            .inside(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_the_inside_is_told() {
+        for error in [
+            Error::Upstream("10.1.2.3:8000 said sk-secret".into()),
+            Error::NotReady("no connection: 10.1.2.3:8000 said sk-secret".into()),
+            Error::ContextLength("sk-secret".into()),
+        ] {
+            let fault = Fault::from(error);
+            let body = String::from_utf8(fault.body("r1").to_vec()).unwrap();
+            assert!(!body.contains("sk-secret") && !body.contains("10.1.2.3"), "{body}");
+            assert!(fault.inside.unwrap().contains("sk-secret"));
+        }
+    }
+
+    #[test]
+    fn a_503_says_when_to_come_back() {
+        for error in [Error::NotReady(String::new()), Error::Overloaded(0), Error::Stopping] {
+            let fault = Fault::from(error);
+            assert_eq!(fault.code.status(), 503);
+            assert!(fault.retry_after_s.is_some_and(|seconds| seconds >= 1));
+        }
+    }
+
+    #[test]
+    fn a_body_has_the_four_fields() {
+        let fault = Fault::from(Invalid::Field { field: "message", rule: "is \"required\"".into() });
+        let body: serde_json::Value = serde_json::from_slice(&fault.body("r1")).unwrap();
+        let expected =
+            json!({"success": false, "error": "invalid_request", "message": "message is \"required\".", "request_id": "r1"});
+        assert_eq!(body, expected);
+    }
+}

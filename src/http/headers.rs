@@ -1,0 +1,151 @@
+//! The headers that every response carries: made once, copied for each. Pure.
+//!
+//! Copying a prepared map costs two allocations; its values are shared.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// Carries the request's id, in and out.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest id that is taken over from a caller (`API.md`).
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+
+const EXPOSED: &str = "RateLimit, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After, X-Request-Id";
+const NO_FEATURES: &str = "accelerometer=(), autoplay=(), browsing-topics=(), camera=(), display-capture=(), encrypted-media=(), fullscreen=(), geolocation=(), gyroscope=(), magnetometer=(), microphone=(), midi=(), payment=(), picture-in-picture=(), publickey-credentials-get=(), screen-wake-lock=(), usb=(), xr-spatial-tracking=()";
+
+/// Which map a response starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// JSON below `/api` and `/v1`: never stored.
+    Api,
+    /// JSON elsewhere.
+    Plain,
+    /// A stream of events below `/api`.
+    Events,
+    /// No body.
+    Empty,
+}
+
+/// The prepared maps, and who may read across origins.
+pub struct Headers {
+    api: HeaderMap,
+    plain: HeaderMap,
+    events: HeaderMap,
+    empty: HeaderMap,
+    origins: Vec<HeaderValue>,
+    any_origin: bool,
+}
+
+impl Headers {
+    /// Prepares everything; `origins` as in `CORS_ORIGINS`.
+    pub fn new(origins: &[String]) -> Headers {
+        let any_origin = origins.iter().any(|origin| origin == "*");
+        let empty = security(any_origin);
+        let mut plain = empty.clone();
+        plain.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut api = plain.clone();
+        api.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let mut events = api.clone();
+        events.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        // nginx buffers a proxied stream unless it is told not to.
+        events.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
+        Headers { api, plain, events, empty, origins, any_origin }
+    }
+
+    /// A copy to add to. `origin` is the request's.
+    pub fn base(&self, base: Base, origin: Option<&HeaderValue>) -> HeaderMap {
+        let mut map = match base {
+            Base::Api => self.api.clone(),
+            Base::Plain => self.plain.clone(),
+            Base::Events => self.events.clone(),
+            Base::Empty => self.empty.clone(),
+        };
+        if !self.any_origin {
+            map.insert(header::VARY, HeaderValue::from_static("Origin"));
+            if let Some(origin) = origin.filter(|origin| self.origins.contains(origin)) {
+                map.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            }
+        }
+        map
+    }
+
+    /// What a preflight's answer adds.
+    pub fn preflight(&self, map: &mut HeaderMap) {
+        map.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, POST, OPTIONS"));
+        let allowed = "Authorization, Content-Type, X-Request-Id, Traceparent";
+        map.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+        map.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    }
+}
+
+fn security(any_origin: bool) -> HeaderMap {
+    // Two more than stand here, so that a request's own headers do not make a copy grow.
+    let mut map = HeaderMap::with_capacity(16);
+    let mut set = |name: &'static str, value: &'static str| {
+        map.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    };
+    set("x-content-type-options", "nosniff");
+    set("x-frame-options", "DENY");
+    set("x-xss-protection", "1; mode=block");
+    set("strict-transport-security", "max-age=31536000; includeSubDomains");
+    set("content-security-policy", "default-src 'none'; frame-ancestors 'none'");
+    set("referrer-policy", "no-referrer");
+    set("permissions-policy", NO_FEATURES);
+    set("cross-origin-opener-policy", "same-origin");
+    set("cross-origin-resource-policy", "same-origin");
+    set("access-control-expose-headers", EXPOSED);
+    if any_origin {
+        set("access-control-allow-origin", "*");
+    }
+    map
+}
+
+/// True for an id that is taken over from a caller.
+pub fn is_request_id(value: &[u8]) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=REQUEST_ID_BYTES_MAX).contains(&value.len()) && value.iter().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_base_carries_the_security_headers() {
+        let headers = Headers::new(&["*".to_owned()]);
+        for base in [Base::Api, Base::Plain, Base::Events, Base::Empty] {
+            let map = headers.base(base, None);
+            for (name, value) in [
+                ("x-content-type-options", "nosniff"),
+                ("x-frame-options", "DENY"),
+                ("x-xss-protection", "1; mode=block"),
+                ("strict-transport-security", "max-age=31536000; includeSubDomains"),
+                ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+                ("referrer-policy", "no-referrer"),
+                ("access-control-allow-origin", "*"),
+            ] {
+                assert_eq!(map[name], value, "{base:?} {name}");
+            }
+        }
+        assert_eq!(headers.base(Base::Api, None)["cache-control"], "no-store");
+    }
+
+    #[test]
+    fn only_listed_origins_are_let_in_and_never_with_credentials() {
+        let headers = Headers::new(&["https://a.example".to_owned()]);
+        let from = |origin: &'static str| headers.base(Base::Api, Some(&HeaderValue::from_static(origin)));
+        assert_eq!(from("https://a.example")["access-control-allow-origin"], "https://a.example");
+        assert!(!from("https://b.example").contains_key("access-control-allow-origin"));
+        assert_eq!(from("https://b.example")["vary"], "Origin");
+        assert!(!from("https://a.example").contains_key("access-control-allow-credentials"));
+    }
+
+    #[test]
+    fn a_request_id_is_plain() {
+        assert!(is_request_id(b"a-B_9.x"));
+        assert!(is_request_id(&[b'a'; 128]));
+        for bad in [&b""[..], &[b'a'; 129], b"a b", b"a\"", b"a\n", "é".as_bytes()] {
+            assert!(!is_request_id(bad));
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Request ids: the caller's when it is plain, else 16 hexadecimal digits.
+
+use super::headers::{REQUEST_ID, is_request_id};
+use http::{HeaderMap, HeaderValue};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Makes ids for one runtime thread. Seeded by the kernel after the fork, so that no two workers make the same.
+/// An id names a request; it guards nothing.
+pub struct Ids {
+    next: AtomicU64,
+}
+
+impl Ids {
+    /// A generator with its own random start.
+    ///
+    /// # Errors
+    /// The kernel has no random bytes.
+    pub fn new() -> std::io::Result<Ids> {
+        let seed = getrandom::u64().map_err(std::io::Error::other)?;
+        Ok(Ids { next: AtomicU64::new(seed) })
+    }
+
+    /// The id of a request with these headers.
+    pub fn of(&self, headers: &HeaderMap) -> HeaderValue {
+        match headers.get(REQUEST_ID) {
+            Some(given) if is_request_id(given.as_bytes()) => given.clone(),
+            _ => self.fresh(),
+        }
+    }
+
+    fn fresh(&self) -> HeaderValue {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let number = mixed(self.next.fetch_add(1, Relaxed));
+        let digits: [u8; 16] = std::array::from_fn(|at| DIGITS[(number >> (60 - 4 * at)) as usize & 15]);
+        HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("0"))
+    }
+}
+
+/// A bijection that spreads neighbours: the finaliser of SplitMix64 (Steele, Lea, Flood: "Fast splittable
+/// pseudorandom number generators", 2014).
+fn mixed(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn ids_are_fresh_or_the_callers() {
+        let ids = Ids::new().unwrap();
+        let mut headers = HeaderMap::new();
+        let fresh: HashSet<HeaderValue> = (0..1000).map(|_| ids.of(&headers)).collect();
+        assert_eq!(fresh.len(), 1000);
+        assert!(fresh.iter().all(|id| id.len() == 16 && is_request_id(id.as_bytes())));
+        headers.insert(REQUEST_ID, HeaderValue::from_static("mine-1"));
+        assert_eq!(ids.of(&headers), "mine-1");
+        headers.insert(REQUEST_ID, HeaderValue::from_static("not mine"));
+        assert_ne!(ids.of(&headers), "not mine");
+    }
+}

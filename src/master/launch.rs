@@ -1,0 +1,179 @@
+//! Children: what each kind is given and becomes. The one place that forks.
+
+use super::Plan;
+use super::roster::{Child, Kind};
+use crate::board::{Board, Sender};
+use crate::chat::store;
+use crate::engine::{SETTINGS_VARIABLE, Settings};
+use crate::listener::Listener;
+use crate::log::pipe::{self, Pipes};
+use crate::log::writer;
+use crate::sys::fork::{fork_child, leave};
+use crate::sys::{exec, fd, process, signal};
+use crate::worker::link::{self, ToMaster};
+use crate::worker::{self, Kit};
+use nix::sys::signal::Signal;
+use socket2::Socket;
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// What children are made from.
+pub struct Launcher {
+    /// What all see.
+    pub board: Board,
+    /// The shared sockets.
+    pub listeners: Vec<Listener>,
+    /// One a sender, kept over restarts.
+    pub pipes: Pipes,
+    /// To the log process that lives, to hand it new pipes.
+    pub log_link: Option<OwnedFd>,
+    /// The engine's listening socket, kept over its restarts.
+    pub engine_socket: Option<Socket>,
+    /// This process.
+    pub master: i32,
+}
+
+/// A child that was made: its process id and the master's end of its link.
+pub type Made = (i32, OwnedFd);
+
+impl Launcher {
+    /// Makes a child.
+    ///
+    /// # Errors
+    /// Out of processes, descriptors or memory.
+    pub fn fork(&mut self, child: &Child, plan: &Plan) -> io::Result<Made> {
+        match child.kind {
+            Kind::Log => self.log(plan),
+            Kind::Migration => self.migration(plan),
+            Kind::Engine => self.engine(plan),
+            Kind::Worker => self.worker(plan, child.slot),
+        }
+    }
+
+    fn log(&mut self, plan: &Plan) -> io::Result<Made> {
+        self.pipes.ensure(Sender::Master)?;
+        let (ours, theirs) = fd::packet_pair()?;
+        let readers: Vec<(Sender, RawFd)> = self.pipes.readers().into_iter().map(|(s, fd)| (s, fd.as_raw_fd())).collect();
+        let keep: Vec<RawFd> = readers.iter().map(|(_, fd)| *fd).chain([theirs.as_raw_fd()]).collect();
+        let pid = self.child("log", plan, &keep, false, || {
+            let adopt = |(sender, fd)| fd::adopt(fd).ok().map(|fd| (sender, fd));
+            let readers = readers.iter().copied().filter_map(adopt).collect();
+            let _ = signal::ignore(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP]);
+            let _ = signal::unblock_all();
+            writer::run(&plan.log, self.board, readers, theirs.try_clone()?)
+        })?;
+        self.log_link = Some(ours.try_clone()?);
+        Ok((pid, ours))
+    }
+
+    fn worker(&mut self, plan: &Plan, slot: usize) -> io::Result<Made> {
+        let writer = self.log_end(Sender::Slot(slot))?;
+        let sockets = Kit::sockets(&self.listeners)?;
+        let (ours, theirs) = fd::packet_pair()?;
+        self.board.open(slot);
+        let keep: Vec<RawFd> =
+            sockets.iter().map(AsRawFd::as_raw_fd).chain([writer.as_raw_fd(), theirs.as_raw_fd()]).collect();
+        let kit = Kit { plan: plan.worker.clone(), listeners: sockets, link: theirs, log: writer, board: self.board, slot };
+        let mut kit = Some(kit);
+        let pid = self.child(&format!("worker {slot}"), plan, &keep, true, || {
+            let kit = kit.take().ok_or_else(|| io::Error::other("a worker starts once"))?;
+            fd::place(&kit.log, 1)?;
+            fd::place(&kit.log, 2)?;
+            Ok(worker::run(kit))
+        })?;
+        Ok((pid, ours))
+    }
+
+    /// Brings the schema up to date and ends; a failure is told over the link.
+    fn migration(&mut self, plan: &Plan) -> io::Result<Made> {
+        let writer = self.log_end(Sender::Master)?;
+        let (ours, theirs) = fd::packet_pair()?;
+        let pid = self.child("migration", plan, &[writer.as_raw_fd(), theirs.as_raw_fd()], true, || {
+            fd::place(&writer, 1)?;
+            fd::place(&writer, 2)?;
+            signal::unblock_all()?;
+            match store::migrate(&plan.worker.store) {
+                Ok(_) => Ok(0),
+                Err(error) => {
+                    link::say(&theirs, &ToMaster::Failed(error.to_string()).encode())?;
+                    Ok(1)
+                }
+            }
+        })?;
+        Ok((pid, ours))
+    }
+
+    fn engine(&mut self, plan: &Plan) -> io::Result<Made> {
+        let (Some(engine), Some(socket)) = (&plan.engine, &self.engine_socket) else {
+            return Err(io::Error::other("no engine is configured"));
+        };
+        let socket = socket.try_clone()?;
+        let writer = self.log_end(Sender::Engine)?;
+        let (ours, theirs) = fd::packet_pair()?;
+        let board = std::os::fd::AsFd::as_fd(&self.board).as_raw_fd();
+        let keep = [socket.as_raw_fd(), writer.as_raw_fd(), theirs.as_raw_fd(), board];
+        let pid = self.child("engine", plan, &keep, true, || {
+            fd::place(&writer, 1)?;
+            fd::place(&writer, 2)?;
+            for inherited in [socket.as_raw_fd(), theirs.as_raw_fd(), board] {
+                fd::keep_over_exec(inherited)?;
+            }
+            let settings = Settings {
+                listener_fd: socket.as_raw_fd(),
+                link_fd: theirs.as_raw_fd(),
+                board_fd: board,
+                ..engine.clone()
+            };
+            let mut environment = plan.environment.clone();
+            environment.push((SETTINGS_VARIABLE.into(), settings.to_json().into()));
+            signal::unblock_all()?;
+            let args: Vec<OsString> = vec!["chatcorn".into(), "engine".into()];
+            match exec::exec(OsStr::new("/proc/self/exe"), &args, &environment)? {}
+        })?;
+        Ok((pid, ours))
+    }
+
+    /// A sender's end of its pipe; a new pipe is told to the log process that lives.
+    fn log_end(&mut self, sender: Sender) -> io::Result<OwnedFd> {
+        let new = self.pipes.ensure(sender)?;
+        if let (true, Some(link)) = (new, &self.log_link)
+            && let Some((_, reader)) = self.pipes.readers().into_iter().find(|(other, _)| *other == sender)
+        {
+            // A log process that just died is replaced by one that gets all of them.
+            let _ = pipe::hand_over(link, sender, reader);
+        }
+        let writer = self.pipes.writer(sender).ok_or_else(|| io::Error::other("a pipe was closed"))?;
+        writer.try_clone_to_owned()
+    }
+
+    /// Forks; in the child gives up what it must not have and runs `main`, whose value is its exit code.
+    fn child(
+        &self,
+        name: &str,
+        plan: &Plan,
+        keep: &[RawFd],
+        dies_with_master: bool,
+        main: impl FnOnce() -> io::Result<i32>,
+    ) -> io::Result<i32> {
+        let (identity, master) = (plan.identity, self.master);
+        let pid = fork_child(|| -> Infallible {
+            process::name(name);
+            fd::close_all_but(keep);
+            let begun = identity
+                .map_or(Ok(()), process::drop_to)
+                .and_then(|()| process::no_new_privileges())
+                .and_then(|()| if dies_with_master { process::die_with_parent(master) } else { Ok(()) });
+            match begun.and_then(|()| main()) {
+                Ok(code) => leave(code),
+                Err(error) => {
+                    // Its stderr is a log pipe by now, or the terminal.
+                    eprintln!("chatcorn {name}: {error}");
+                    leave(1)
+                }
+            }
+        })?;
+        Ok(pid.as_raw())
+    }
+}

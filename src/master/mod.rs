@@ -1,0 +1,235 @@
+//! The master: binds nothing itself, forks everyone, answers for everything, touches no request.
+//!
+//! ```text
+//!            ┌────────────── follow-up events ──────────────┐
+//! kernel ─▶ inbox ─▶ Event ─▶ state.on (pure) ─▶ Action ─▶ perform ─▶ fork, tell, kill, report
+//! ```
+//! One loop, one direction, one thread: `state` decides, `launch` forks, `inbox` is the only door.
+//!
+//! Deliberately absent: async, threads, any wait without a limit, and trust in what a worker wrote on the board.
+
+mod inbox;
+mod launch;
+mod report;
+mod roll;
+mod roster;
+mod state;
+
+pub use state::{EXIT_FAILURE, EXIT_NO_WORKER, Shape};
+
+use crate::board::{Board, EngineState, Sender};
+use crate::engine;
+use crate::listener::Listener;
+use crate::log::{self, pipe::Pipes};
+use crate::sys::clock;
+use crate::sys::process::{self, Identity};
+use crate::worker::{self, link};
+use inbox::Inbox;
+use launch::Launcher;
+use socket2::Socket;
+use state::{Action, Event, Phase, State};
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
+use std::io;
+use std::time::Duration;
+
+/// How often the loops of all workers are looked at.
+const SCAN: Duration = Duration::from_secs(1);
+
+/// What the master is configured to do.
+#[derive(Clone)]
+pub struct Plan {
+    /// What the state machine acts on.
+    pub shape: Shape,
+    /// Each worker's.
+    pub worker: worker::Plan,
+    /// The log process's.
+    pub log: log::Plan,
+    /// The engine's; `None` where an upstream answers.
+    pub engine: Option<engine::Settings>,
+    /// The user that children run as.
+    pub identity: Option<Identity>,
+    /// What an exec'd child sees; no secrets.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Said once, when this configuration comes into force.
+    pub warnings: Vec<Notice>,
+}
+
+/// A warning of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The sentence.
+    pub text: String,
+    /// A value was mended: a security event.
+    pub mended: bool,
+}
+
+impl Notice {
+    fn log(&self) {
+        match self.mended {
+            true => tracing::warn!(target: "security", event = "invalid_setting", "{}", self.text),
+            false => tracing::warn!("{}", self.text),
+        }
+    }
+}
+
+/// Reads the configuration again.
+pub type Load = Box<dyn Fn() -> Result<Plan, String>>;
+
+/// What the master is given: bound sockets, and the way to read its configuration again.
+pub struct Master {
+    launcher: Launcher,
+    inbox: Inbox,
+    state: State,
+    /// One a generation that somebody runs or may run.
+    plans: BTreeMap<u32, Plan>,
+    newest: u32,
+    load: Load,
+    next_scan: Duration,
+}
+
+/// Runs until the end; the value is the process's exit code.
+///
+/// # Errors
+/// The kernel refuses what everything stands on: pipes, shared memory, waiting.
+pub fn run(plan: Plan, listeners: Vec<Listener>, board: Board, engine_socket: Option<Socket>, load: Load) -> io::Result<i32> {
+    let mut pipes = Pipes::new();
+    pipes.ensure(Sender::Master)?;
+    let own_end = pipes.writer(Sender::Master).ok_or_else(|| io::Error::other("no log pipe"))?.try_clone_to_owned()?;
+    log::start(&plan.log, Sender::Master, own_end, board);
+    let master = std::process::id() as i32;
+    let launcher = Launcher { board, listeners, pipes, log_link: None, engine_socket, master };
+    let state = State::new(plan.shape.clone());
+    let inbox = Inbox::open()?;
+    let plans = BTreeMap::from([(0, plan)]);
+    Master { launcher, inbox, state, plans, newest: 0, load, next_scan: Duration::ZERO }.run()
+}
+
+impl Master {
+    fn run(mut self) -> io::Result<i32> {
+        self.greet();
+        let mut events = VecDeque::from([Event::Start]);
+        loop {
+            while let Some(event) = events.pop_front() {
+                for action in self.state.on(clock::monotonic(), event) {
+                    if let Action::Finish(code) = action {
+                        return Ok(code);
+                    }
+                    events.extend(self.perform(action));
+                }
+            }
+            events.extend(self.inbox.next(Some(self.deadline()))?);
+            events.extend(self.scan());
+        }
+    }
+
+    fn greet(&self) {
+        let Some(plan) = self.plans.get(&0) else { return };
+        for listener in &self.launcher.listeners {
+            tracing::info!(address = %listener.address(), pid = self.launcher.master, version = env!("CARGO_PKG_VERSION"), "listening");
+        }
+        plan.warnings.iter().for_each(Notice::log);
+        if process::is_root() && plan.identity.is_none() {
+            tracing::warn!("running as root: set --user, so that the children are not");
+        }
+    }
+
+    fn deadline(&self) -> Duration {
+        let now = clock::monotonic();
+        let scan = self.next_scan.max(now);
+        self.state.deadline(now).map_or(scan, |deadline| deadline.min(scan))
+    }
+
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Fork(id) => return Some(self.fork(id)),
+            Action::Tell(id, message) => {
+                // A worker that is gone or does not read is killed at its limit.
+                let said = self.inbox.link(id).map(|link| link::say(link, &message.encode()));
+                tracing::debug!(?message, heard = matches!(said, Some(Ok(()))), "told");
+            }
+            Action::Kill(pid, signal) => {
+                process::kill(pid, signal);
+            }
+            Action::Load => return Some(self.load()),
+            Action::Forget(generation) => self.forget(generation),
+            Action::Engine(state) => self.launcher.board.set_engine_state(state),
+            Action::CloseSlot(slot) => self.launcher.board.slot(slot).close(),
+            Action::Reopen => {
+                if let Some(link) = &self.launcher.log_link {
+                    let _ = log::pipe::ask_reopen(link);
+                }
+            }
+            Action::CloseLogs => {
+                log::stop();
+                self.launcher.pipes.close_writers();
+                self.launcher.log_link = None;
+                self.inbox.forget_all();
+            }
+            Action::Report(report) => report.log(),
+            Action::Finish(_) => {}
+        }
+        None
+    }
+
+    fn fork(&mut self, id: u64) -> Event {
+        let made = match self.state.child(id) {
+            None => return Event::Tick,
+            Some(child) => match self.plans.get(&child.generation) {
+                None => Err(io::Error::other("its configuration is gone")),
+                Some(plan) => self.launcher.fork(&child.clone(), plan),
+            },
+        };
+        match made {
+            Ok((pid, link)) => {
+                self.inbox.listen(id, link);
+                Event::Forked(id, pid)
+            }
+            Err(error) => Event::ForkFailed(id, error.to_string()),
+        }
+    }
+
+    fn load(&mut self) -> Event {
+        match (self.load)() {
+            Err(reason) => Event::LoadRefused(reason),
+            Ok(plan) => {
+                plan.warnings.iter().for_each(Notice::log);
+                self.newest += 1;
+                let shape = plan.shape.clone();
+                self.plans.insert(self.newest, plan);
+                Event::Loaded(self.newest, shape)
+            }
+        }
+    }
+
+    fn forget(&mut self, generation: u32) {
+        self.plans.remove(&generation);
+    }
+
+    /// Workers whose loops have been silent for too long, once a second.
+    fn scan(&mut self) -> Vec<Event> {
+        let now = clock::monotonic();
+        if now < self.next_scan || self.state.phase() == Phase::Stopping {
+            self.next_scan = self.next_scan.max(now + Duration::from_millis(1));
+            return Vec::new();
+        }
+        self.next_scan = now + SCAN;
+        let now_ms = now.as_millis() as u64;
+        let limit = self.state.hang_timeout();
+        let silence = |slot: usize| {
+            let slot = self.launcher.board.slot(slot);
+            let lanes = (0..slot.lane_count()).map(|number| slot.lane(number).silent_ms(now_ms));
+            Duration::from_millis(lanes.max().unwrap_or(0))
+        };
+        let silent = self.state.watched().map(|(id, slot)| (id, silence(slot))).filter(|(_, silence)| *silence > limit);
+        silent.map(|(id, silence)| Event::Silent(id, silence)).collect()
+    }
+}
+
+/// The state of an engine before its first start, for workers that come up earlier.
+pub fn engine_expected(plan: &Plan) -> EngineState {
+    match plan.engine {
+        Some(_) => EngineState::Loading,
+        None => EngineState::Absent,
+    }
+}

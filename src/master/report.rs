@@ -1,0 +1,153 @@
+//! What the master says in the log: one line an event, with stable names and fields.
+
+use super::roster::{Child, Kind};
+use super::state::Phase;
+use crate::sys::wait::How;
+use std::time::Duration;
+use tracing::{error, info, warn};
+
+/// One line.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// The master's phase changed.
+    Phase {
+        /// Before.
+        from: Phase,
+        /// Now.
+        to: Phase,
+    },
+    /// A child is ready.
+    Ready {
+        /// What it is.
+        kind: Kind,
+        /// Its process id.
+        pid: i32,
+        /// Its board slot.
+        slot: usize,
+        /// Time since its fork.
+        after: Duration,
+    },
+    /// All workers are ready for the first time.
+    Serving {
+        /// How many.
+        workers: usize,
+    },
+    /// A child ended.
+    Ended {
+        /// Who.
+        child: Child,
+        /// How.
+        how: How,
+        /// How long it lived.
+        age: Duration,
+        /// It was told to, or its work was done.
+        expected: bool,
+    },
+    /// A process ended that we did not start; PID 1 reaps those.
+    Stranger {
+        /// Its process id.
+        pid: i32,
+        /// How it ended.
+        how: How,
+    },
+    /// The kernel refused a fork.
+    ForkFailed {
+        /// What it would have been.
+        kind: Kind,
+        /// The kernel's reason.
+        reason: String,
+    },
+    /// A worker's event loop does not turn.
+    Hung {
+        /// Its process id.
+        pid: i32,
+        /// Its board slot.
+        slot: usize,
+        /// For how long.
+        silence: Duration,
+    },
+    /// No worker could boot.
+    NoWorker {
+        /// The last one's reason.
+        reason: String,
+    },
+    /// The session store cannot be used.
+    StoreRefused {
+        /// Why.
+        reason: String,
+    },
+    /// A reload changed nothing.
+    ReloadRefused {
+        /// Why.
+        reason: String,
+    },
+    /// A reload is done.
+    Reloaded {
+        /// Workers of the new generation.
+        workers: usize,
+        /// Workers of the old one that finish what they have.
+        draining: usize,
+        /// How long it took.
+        after: Duration,
+    },
+    /// TTIN or TTOU.
+    Resized {
+        /// Workers wanted now.
+        workers: usize,
+    },
+    /// The last line.
+    Stopped {
+        /// Exit code.
+        code: i32,
+    },
+}
+
+impl PartialEq for Report {
+    fn eq(&self, other: &Report) -> bool {
+        format!("{self:?}") == format!("{other:?}")
+    }
+}
+
+impl Report {
+    /// Writes the line.
+    pub fn log(&self) {
+        match self {
+            Report::Phase { from, to } => info!(%from, %to, "phase"),
+            Report::Ready { kind, pid, slot, after } => {
+                info!(pid, slot, after_ms = millis(*after), "{} ready", kind.as_str());
+            }
+            Report::Serving { workers } => info!(workers, "serving"),
+            Report::Ended { child, how, age, expected } => ended(child, *how, *age, *expected),
+            Report::Stranger { pid, how } => info!(pid, how = %how, "reaped a process that is not ours"),
+            Report::ForkFailed { kind, reason } => error!(kind = kind.as_str(), %reason, "fork failed; trying again in 1 s"),
+            Report::Hung { pid, slot, silence } => {
+                error!(pid, slot, silence_ms = millis(*silence), "worker hung: killing it");
+            }
+            Report::NoWorker { reason } => error!(%reason, "no worker could boot: giving up"),
+            Report::StoreRefused { reason } => error!(%reason, "the session store cannot be used"),
+            Report::ReloadRefused { reason } => error!(%reason, "reload refused: everything stays as it was"),
+            Report::Reloaded { workers, draining, after } => {
+                info!(workers, draining, after_ms = millis(*after), "reloaded");
+            }
+            Report::Resized { workers } => info!(workers, "number of workers changed"),
+            Report::Stopped { code } => info!(code, "stopped"),
+        }
+    }
+}
+
+fn ended(child: &Child, how: How, age: Duration, expected: bool) {
+    let (kind, pid, slot, age_ms) = (child.kind.as_str(), child.pid, child.slot, millis(age));
+    let why = child.ended_for.unwrap_or(match how {
+        How::Signal(_) => "something outside ended it",
+        How::Code(_) => "it ended by itself",
+    });
+    let reason = child.failed.as_deref().unwrap_or("");
+    match expected {
+        true => info!(pid, slot, age_ms, %how, why, reason, "{kind} ended"),
+        false => warn!(pid, slot, age_ms, %how, why, reason, "{kind} died"),
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

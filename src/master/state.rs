@@ -1,0 +1,589 @@
+//! What the master decides. Pure: no process, no clock, no log; the same events give the same actions.
+//!
+//! ```text
+//! Booting ──all workers ready──▶ Running ──HUP──▶ Reloading (migrate, canary, rest, drain the old) ──▶ Running
+//!    │ none can boot: 3             │ TERM, INT, QUIT
+//!    └──────────────▶ Stopping ◀────┘  workers, then the engine, then the log ──▶ Finish
+//! ```
+//! After every event `settle` compares what lives with what should, so a death at any moment has one answer.
+
+use super::report::Report;
+use super::roll::{Roll, Stage};
+use super::roster::{Backoff, Child, ChildId, Kind, Life, Place, Roster};
+use crate::board::EngineState;
+use crate::sys::wait::How;
+use crate::worker::link::{ToMaster, ToWorker};
+use nix::sys::signal::Signal;
+use std::fmt;
+use std::time::Duration;
+
+/// A kept connection may bring one more request for so long after the worker was told to drain.
+const GRACE: Duration = Duration::from_secs(5);
+/// Loading a model takes this long at most.
+const ENGINE_BOOT_LIMIT: Duration = Duration::from_secs(180);
+/// Bringing a schema up to date takes this long at most.
+const MIGRATION_LIMIT: Duration = Duration::from_secs(120);
+/// A told child that is not gone so long after its limit is killed.
+const KILL_AFTER: Duration = Duration::from_secs(1);
+/// What the engine and the log process get to end.
+const HELPERS_END_LIMIT: Duration = Duration::from_secs(2);
+/// Workers alive at once, as a multiple of those wanted; beyond it the next reload waits.
+const ALIVE_FACTOR_MAX: usize = 3;
+/// Each place tries so often before the first boot is given up.
+const BOOT_TRIES: u32 = 2;
+
+/// Exit code when no worker could boot.
+pub const EXIT_NO_WORKER: i32 = 3;
+/// Exit code of a failure.
+pub const EXIT_FAILURE: i32 = 1;
+
+/// What of a configuration the master itself acts on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Workers wanted.
+    pub workers: usize,
+    /// The engine's settings as one number; `None`: no engine.
+    pub engine: Option<u64>,
+    /// A worker that is not ready by then is killed.
+    pub boot_timeout: Duration,
+    /// A worker whose loops have not turned for so long is killed.
+    pub hang_timeout: Duration,
+    /// Limit of a drain when the server stops.
+    pub graceful_timeout: Duration,
+    /// Limit of a drain when the workers are replaced.
+    pub request_timeout: Duration,
+    /// How long a stopping server still accepts.
+    pub drain_delay: Duration,
+}
+
+/// Everything that can happen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The loop begins.
+    Start,
+    /// TERM: end what is under way, then stop.
+    Stop,
+    /// INT or QUIT: stop now.
+    StopNow,
+    /// HUP.
+    Reload,
+    /// USR1.
+    Reopen,
+    /// TTIN.
+    More,
+    /// TTOU.
+    Fewer,
+    /// The files were read again and are good; they are this generation.
+    Loaded(u32, Shape),
+    /// They are not.
+    LoadRefused(String),
+    /// A child lives.
+    Forked(ChildId, i32),
+    /// It could not be made.
+    ForkFailed(ChildId, String),
+    /// A child said something.
+    Said(ChildId, ToMaster),
+    /// A process ended, ours or not.
+    Exited(i32, How),
+    /// A worker's loop has been silent for so long.
+    Silent(ChildId, Duration),
+    /// Some time passed.
+    Tick,
+}
+
+/// Everything that the master can do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Make this child; its answer is `Forked` or `ForkFailed`.
+    Fork(ChildId),
+    /// Say something to a worker.
+    Tell(ChildId, ToWorker),
+    /// A signal to a child that is not reaped.
+    Kill(i32, Signal),
+    /// Read the configuration again; its answer is `Loaded` or `LoadRefused`.
+    Load,
+    /// This generation's configuration is not needed.
+    Forget(u32),
+    /// What the workers see of the engine.
+    Engine(EngineState),
+    /// A reaped worker's slot is free.
+    CloseSlot(usize),
+    /// The log process shall open its files anew.
+    Reopen,
+    /// Nobody writes log lines any more.
+    CloseLogs,
+    /// A line in the log.
+    Report(Report),
+    /// The end, with this exit code.
+    Finish(i32),
+}
+
+/// Where the master is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// No worker was ready yet.
+    Booting,
+    /// Serving.
+    Running,
+    /// Serving, with a new generation coming up.
+    Reloading,
+    /// Told to stop.
+    Stopping,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Booting => "booting",
+            Phase::Running => "running",
+            Phase::Reloading => "reloading",
+            Phase::Stopping => "stopping",
+        })
+    }
+}
+
+/// The master's whole mind.
+pub struct State {
+    pub(super) phase: Phase,
+    pub(super) shape: Shape,
+    pub(super) generation: u32,
+    pub(super) roster: Roster,
+    pub(super) places: Vec<Place>,
+    pub(super) roll: Option<Roll>,
+    pub(super) reload_waits: bool,
+    migrated: bool,
+    announced: bool,
+    helpers: [Backoff; 2],
+    engine_state: EngineState,
+    logs_closed: bool,
+    exit_code: i32,
+    pub(super) actions: Vec<Action>,
+}
+
+impl State {
+    /// The mind of a master that has bound its sockets and forked nobody; its configuration is generation 0.
+    pub fn new(shape: Shape) -> State {
+        let places = vec![Place::default(); shape.workers];
+        State {
+            phase: Phase::Booting,
+            shape,
+            generation: 0,
+            roster: Roster::default(),
+            places,
+            roll: None,
+            reload_waits: false,
+            migrated: false,
+            announced: false,
+            helpers: [Backoff::default(), Backoff::default()],
+            engine_state: EngineState::Absent,
+            logs_closed: false,
+            exit_code: 0,
+            actions: Vec::new(),
+        }
+    }
+
+    /// What to do about `event`, which happened at `now` (monotonic).
+    pub fn on(&mut self, now: Duration, event: Event) -> Vec<Action> {
+        match event {
+            Event::Start | Event::Tick => {}
+            Event::Stop => self.stop(now),
+            Event::StopNow => self.stop_now(now),
+            Event::Reload => self.ask_reload(),
+            Event::Reopen => self.act(Action::Reopen),
+            Event::More => self.resize(self.places.len() + 1),
+            Event::Fewer => self.resize(self.places.len().saturating_sub(1).max(1)),
+            Event::Loaded(generation, shape) => self.loaded(now, generation, shape),
+            Event::LoadRefused(reason) => self.load_refused(reason),
+            Event::Forked(id, pid) => self.forked(id, pid),
+            Event::ForkFailed(id, reason) => self.fork_failed(now, id, reason),
+            Event::Said(id, message) => self.said(now, id, message),
+            Event::Exited(pid, how) => self.exited(now, pid, how),
+            Event::Silent(id, silence) => self.silent(id, silence),
+        }
+        self.overdue(now);
+        self.settle(now);
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When `Event::Tick` is due at the latest; what is past by `now` has been dealt with.
+    pub fn deadline(&self, now: Duration) -> Option<Duration> {
+        let lives = self.roster.all().filter_map(|child| match child.life {
+            Life::Booting(until) | Life::Leaving(until) => Some(until),
+            Life::Ready | Life::Killed => None,
+        });
+        let empty = self.places.iter().filter(|place| place.child.is_none()).map(|place| place.backoff.not_before());
+        let helpers = self.helpers.iter().map(Backoff::not_before);
+        lives.chain(empty).chain(helpers).filter(|at| *at > now).min()
+    }
+
+    /// Where the master is in its life.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The child with this name.
+    pub fn child(&self, id: ChildId) -> Option<&Child> {
+        self.roster.get(id)
+    }
+
+    /// Workers that should turn their loops: for the scan of the board.
+    pub fn watched(&self) -> impl Iterator<Item = (ChildId, usize)> {
+        self.roster.of(Kind::Worker).filter(|child| child.life == Life::Ready).map(|child| (child.id, child.slot))
+    }
+
+    /// See [`Shape::hang_timeout`].
+    pub fn hang_timeout(&self) -> Duration {
+        self.shape.hang_timeout
+    }
+
+    pub(super) fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    pub(super) fn report(&mut self, report: Report) {
+        self.act(Action::Report(report));
+    }
+
+    pub(super) fn enter(&mut self, next: Phase) {
+        if next != self.phase {
+            self.report(Report::Phase { from: self.phase, to: next });
+            self.phase = next;
+        }
+    }
+
+    pub(super) fn launch(&mut self, now: Duration, kind: Kind, generation: u32) -> ChildId {
+        let limit = match kind {
+            Kind::Worker => self.shape.boot_timeout,
+            Kind::Engine => ENGINE_BOOT_LIMIT,
+            Kind::Log => HELPERS_END_LIMIT,
+            Kind::Migration => MIGRATION_LIMIT,
+        };
+        let id = self.roster.enrol(kind, generation, now, limit);
+        self.act(Action::Fork(id));
+        id
+    }
+
+    /// Tells a worker to finish and go; the master kills it a second after its limit.
+    pub(super) fn drain(&mut self, now: Duration, id: ChildId, limit: Duration, delay: Duration, why: &'static str) {
+        let Some(child) = self.roster.get_mut(id) else { return };
+        if !matches!(child.life, Life::Killed) {
+            child.life = Life::Leaving(now + delay + limit + KILL_AFTER);
+            child.ended_for = Some(why);
+            self.act(Action::Tell(id, ToWorker::Drain { limit, grace: GRACE.min(limit), delay }));
+        }
+    }
+
+    fn kill(&mut self, id: ChildId, why: &'static str) {
+        let Some(child) = self.roster.get_mut(id) else { return };
+        if child.pid > 0 && child.life != Life::Killed {
+            child.life = Life::Killed;
+            child.ended_for = Some(why);
+            let pid = child.pid;
+            self.act(Action::Kill(pid, Signal::SIGKILL));
+        }
+    }
+
+    fn resize(&mut self, workers: usize) {
+        if self.phase != Phase::Stopping && workers <= crate::board::SLOTS_MAX / ALIVE_FACTOR_MAX {
+            self.places.resize_with(workers, Place::default);
+            self.report(Report::Resized { workers });
+        }
+    }
+
+    fn stop(&mut self, now: Duration) {
+        let again = self.phase == Phase::Stopping;
+        let (limit, delay) = match again {
+            true => (self.shape.graceful_timeout.min(KILL_AFTER), Duration::ZERO),
+            false => (self.shape.graceful_timeout, self.shape.drain_delay),
+        };
+        self.begin_stopping(0);
+        for id in self.ids(Kind::Worker) {
+            self.drain(now, id, limit, delay, "the server stops");
+        }
+    }
+
+    fn stop_now(&mut self, now: Duration) {
+        self.begin_stopping(0);
+        for id in self.ids(Kind::Worker) {
+            let Some(child) = self.roster.get_mut(id) else { continue };
+            if child.life != Life::Killed {
+                child.life = Life::Leaving(now + KILL_AFTER);
+                child.ended_for = Some("the server stops now");
+                let pid = child.pid;
+                self.act(Action::Kill(pid, Signal::SIGQUIT));
+            }
+        }
+    }
+
+    fn begin_stopping(&mut self, code: i32) {
+        if self.phase != Phase::Stopping {
+            self.exit_code = code;
+            self.roll = None;
+            self.reload_waits = false;
+            self.enter(Phase::Stopping);
+            for id in self.ids(Kind::Migration) {
+                self.kill(id, "the server stops");
+            }
+        }
+    }
+
+    pub(super) fn ids(&self, kind: Kind) -> Vec<ChildId> {
+        self.roster.of(kind).map(|child| child.id).collect()
+    }
+
+    fn forked(&mut self, id: ChildId, pid: i32) {
+        if let Some(child) = self.roster.get_mut(id) {
+            child.pid = pid;
+            if child.kind == Kind::Engine {
+                self.show_engine(EngineState::Loading);
+            }
+        }
+    }
+
+    fn fork_failed(&mut self, now: Duration, id: ChildId, reason: String) {
+        let Some(child) = self.roster.remove(id) else { return };
+        self.report(Report::ForkFailed { kind: child.kind, reason: reason.clone() });
+        match child.kind {
+            Kind::Worker => {
+                if let Some(place) = self.vacate(id) {
+                    self.places[place].backoff.refused(now);
+                }
+                self.canary_failed(id, &reason);
+            }
+            Kind::Migration => self.migration_ended(id, Err(reason)),
+            Kind::Log | Kind::Engine => self.helpers[helper(child.kind)].refused(now),
+        }
+    }
+
+    fn vacate(&mut self, id: ChildId) -> Option<usize> {
+        let place = self.places.iter().position(|place| place.child == Some(id))?;
+        self.places[place].child = None;
+        Some(place)
+    }
+
+    fn said(&mut self, now: Duration, id: ChildId, message: ToMaster) {
+        let Some(child) = self.roster.get_mut(id) else { return };
+        match message {
+            ToMaster::Failed(reason) => child.failed = Some(reason),
+            ToMaster::Ready if matches!(child.life, Life::Booting(_)) => {
+                child.life = Life::Ready;
+                child.was_ready = true;
+                let ready = Report::Ready {
+                    kind: child.kind,
+                    pid: child.pid,
+                    slot: child.slot,
+                    after: now.saturating_sub(child.since),
+                };
+                let kind = child.kind;
+                self.report(ready);
+                match kind {
+                    Kind::Engine => self.show_engine(EngineState::Ready),
+                    Kind::Worker => self.canary_ready(now, id),
+                    Kind::Log | Kind::Migration => {}
+                }
+            }
+            ToMaster::Ready => {}
+        }
+    }
+
+    fn exited(&mut self, now: Duration, pid: i32, how: How) {
+        let Some(child) = self.roster.remove_pid(pid) else {
+            return self.report(Report::Stranger { pid, how });
+        };
+        let expected = child.ended_for.is_some() || (child.kind == Kind::Migration && how == How::Code(0));
+        self.report(Report::Ended { child: child.clone(), how, age: now.saturating_sub(child.since), expected });
+        match child.kind {
+            Kind::Worker => self.worker_ended(now, &child, how),
+            Kind::Migration => {
+                let failed = child.failed.clone().unwrap_or_else(|| how.to_string());
+                self.migration_ended(child.id, if how == How::Code(0) { Ok(()) } else { Err(failed) });
+            }
+            Kind::Engine => {
+                self.helpers[helper(Kind::Engine)].died(now, child.was_ready);
+                let down = if self.shape.engine.is_some() { EngineState::Down } else { EngineState::Absent };
+                self.show_engine(down);
+            }
+            Kind::Log => self.helpers[helper(Kind::Log)].died(now, child.was_ready),
+        }
+    }
+
+    fn worker_ended(&mut self, now: Duration, child: &Child, how: How) {
+        self.act(Action::CloseSlot(child.slot));
+        let expected = matches!(child.life, Life::Leaving(_));
+        if let Some(place) = self.vacate(child.id)
+            && !expected
+        {
+            self.places[place].backoff.died(now, child.was_ready);
+        }
+        let reason = child.failed.clone().unwrap_or_else(|| how.to_string());
+        self.canary_failed(child.id, &reason);
+        let hopeless = self.places.iter().all(|place| place.backoff.failures() >= BOOT_TRIES);
+        if self.phase == Phase::Booting && hopeless {
+            self.report(Report::NoWorker { reason });
+            self.begin_stopping(EXIT_NO_WORKER);
+            self.stop_now(now);
+        }
+    }
+
+    fn migration_ended(&mut self, id: ChildId, result: Result<(), String>) {
+        match (self.roll.as_ref().map(|roll| roll.stage), result) {
+            (Some(Stage::Migrating(own)), Err(reason)) if own == id => self.refuse_roll(&reason),
+            (Some(Stage::Migrating(own)), Ok(())) if own == id => self.migrated_for_roll(),
+            (_, Ok(())) => self.migrated = true,
+            (_, Err(reason)) if self.phase == Phase::Booting => {
+                self.report(Report::StoreRefused { reason });
+                self.begin_stopping(EXIT_FAILURE);
+            }
+            (_, Err(_)) => {}
+        }
+    }
+
+    fn silent(&mut self, id: ChildId, silence: Duration) {
+        let Some(child) = self.roster.get(id).filter(|child| child.life == Life::Ready) else { return };
+        self.report(Report::Hung { pid: child.pid, slot: child.slot, silence });
+        self.kill(id, "its event loop did not turn");
+    }
+
+    fn show_engine(&mut self, state: EngineState) {
+        if self.engine_state != state {
+            self.engine_state = state;
+            self.act(Action::Engine(state));
+        }
+    }
+
+    /// Kills whoever is past its limit.
+    fn overdue(&mut self, now: Duration) {
+        let late = |child: &&Child| match child.life {
+            Life::Booting(until) | Life::Leaving(until) => until <= now,
+            Life::Ready | Life::Killed => false,
+        };
+        let late: Vec<(ChildId, bool)> =
+            self.roster.all().filter(late).map(|child| (child.id, matches!(child.life, Life::Booting(_)))).collect();
+        for (id, booting) in late {
+            self.kill(id, if booting { "it was not ready in time" } else { "it did not end in time" });
+        }
+    }
+
+    /// Compares what lives with what should.
+    fn settle(&mut self, now: Duration) {
+        self.settle_helper(now, Kind::Log, !self.logs_closed);
+        match self.phase {
+            Phase::Stopping => self.settle_stopping(now),
+            Phase::Booting | Phase::Running | Phase::Reloading => {
+                self.settle_helper(now, Kind::Engine, self.shape.engine.is_some());
+                self.settle_store(now);
+                self.settle_workers(now);
+                self.settle_roll(now);
+                self.settle_announcement();
+            }
+        }
+    }
+
+    fn settle_helper(&mut self, now: Duration, kind: Kind, wanted: bool) {
+        let absent = self.roster.of(kind).next().is_none();
+        if wanted && absent && self.helpers[helper(kind)].not_before() <= now {
+            self.launch(now, kind, self.generation);
+        }
+    }
+
+    fn settle_store(&mut self, now: Duration) {
+        if self.phase == Phase::Booting && !self.migrated && self.roster.of(Kind::Migration).next().is_none() {
+            self.launch(now, Kind::Migration, self.generation);
+        }
+    }
+
+    fn settle_workers(&mut self, now: Duration) {
+        if !self.migrated {
+            return;
+        }
+        for number in 0..self.places.len() {
+            let place = &self.places[number];
+            if place.child.is_none() && place.backoff.not_before() <= now && self.roster.has_room() {
+                let id = self.launch(now, Kind::Worker, self.generation);
+                self.places[number].child = Some(id);
+            }
+        }
+        self.drain_surplus(now);
+    }
+
+    /// Workers that no place holds: taken away by TTOU, or of an older generation once the new one stands.
+    fn drain_surplus(&mut self, now: Duration) {
+        let rolling = self.roll.is_some();
+        let surplus: Vec<ChildId> = self
+            .roster
+            .of(Kind::Worker)
+            .filter(|child| matches!(child.life, Life::Ready | Life::Booting(_)))
+            .filter(|child| !rolling && !self.places.iter().any(|place| place.child == Some(child.id)))
+            .map(|child| child.id)
+            .collect();
+        for id in surplus {
+            self.drain(now, id, self.shape.request_timeout, Duration::ZERO, "it was replaced");
+        }
+    }
+
+    fn settle_announcement(&mut self) {
+        if !self.announced && self.all_ready() {
+            self.announced = true;
+            self.report(Report::Serving { workers: self.places.len() });
+        }
+        if self.phase == Phase::Booting && self.roster.of(Kind::Worker).any(|child| child.life == Life::Ready) {
+            self.enter(Phase::Running);
+        }
+    }
+
+    /// True when each place holds a worker of this generation that is ready.
+    pub(super) fn all_ready(&self) -> bool {
+        self.places.iter().all(|place| {
+            let child = place.child.and_then(|id| self.roster.get(id));
+            child.is_some_and(|child| child.life == Life::Ready && child.generation == self.generation)
+        })
+    }
+
+    /// Workers first, then the engine that they use, then the log that all write to.
+    fn settle_stopping(&mut self, now: Duration) {
+        let any = |state: &State, kind| state.roster.of(kind).next().is_some();
+        if any(self, Kind::Worker) || any(self, Kind::Migration) {
+            return;
+        }
+        if any(self, Kind::Engine) {
+            return self.end_helpers(now, Kind::Engine);
+        }
+        if !self.logs_closed {
+            self.logs_closed = true;
+            self.report(Report::Stopped { code: self.exit_code });
+            self.act(Action::CloseLogs);
+        }
+        match any(self, Kind::Log) {
+            true => self.end_helpers(now, Kind::Log),
+            false => self.act(Action::Finish(self.exit_code)),
+        }
+    }
+
+    /// Asks once (the log process ends by itself, at end of file), and leaves the rest to `overdue`.
+    fn end_helpers(&mut self, now: Duration, kind: Kind) {
+        for id in self.ids(kind) {
+            let Some(child) = self.roster.get_mut(id) else { continue };
+            if matches!(child.life, Life::Ready | Life::Booting(_)) {
+                child.life = Life::Leaving(now + HELPERS_END_LIMIT);
+                child.ended_for = Some("the server stops");
+                let pid = child.pid;
+                if kind == Kind::Engine {
+                    self.act(Action::Kill(pid, Signal::SIGTERM));
+                }
+            }
+        }
+    }
+
+    /// Ends the engine whose settings a reload changed; `settle` starts the new one.
+    pub(super) fn replace_engine(&mut self, now: Duration) {
+        self.end_helpers(now, Kind::Engine);
+    }
+
+    pub(super) fn alive_max(&self) -> usize {
+        ALIVE_FACTOR_MAX * self.places.len()
+    }
+}
+
+fn helper(kind: Kind) -> usize {
+    usize::from(kind == Kind::Engine)
+}

@@ -1,0 +1,115 @@
+//! Accepting: the least busy loop takes the connection that waits, and holds its permit until it is closed.
+
+use super::balance::Balance;
+use crate::board::Lane;
+use crate::http::{App, connection};
+use crate::sys::clock;
+use hyper_util::rt::TokioIo;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::Socket;
+use std::cell::RefCell;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+/// Who declined looks again after so long.
+const RECHECK: Duration = Duration::from_millis(1);
+/// After a refusal of the kernel (out of descriptors, out of memory).
+const RETRY: Duration = Duration::from_millis(100);
+/// The peer of a Unix socket has no address; it is on this machine.
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Accepts from one listening socket until `stop` turns true.
+///
+/// # Errors
+/// The socket cannot be watched.
+pub async fn run(socket: Socket, app: Arc<App>, lane: Lane, balance: Balance, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+    let listener = AsyncFd::new(socket)?;
+    let balance = RefCell::new(balance);
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = accept(&listener, &app, lane, &balance) => {}
+    }
+    Ok(())
+}
+
+async fn accept(listener: &AsyncFd<Socket>, app: &Arc<App>, lane: Lane, balance: &RefCell<Balance>) {
+    loop {
+        let Ok(mut ready) = listener.readable().await else { return };
+        if !balance.borrow_mut().takes(clock::monotonic()) {
+            match waiting(ready.get_inner()) {
+                true => tokio::time::sleep(RECHECK).await,
+                false => {
+                    balance.borrow_mut().calm();
+                    ready.clear_ready();
+                }
+            }
+            continue;
+        }
+        match ready.try_io(|listener| listener.get_ref().accept()) {
+            Ok(Ok((stream, peer))) => open(stream, peer.as_socket().map(|address| address.ip()), app, lane),
+            Ok(Err(error)) if passing(&error) => {}
+            Ok(Err(error)) => {
+                tracing::error!(%error, "accept failed");
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(_) => balance.borrow_mut().calm(),
+        }
+    }
+}
+
+/// True while a connection waits that nobody took: the readiness that tokio remembers says less.
+fn waiting(listener: &AsyncFd<Socket>) -> bool {
+    let mut asked = [PollFd::new(listener.get_ref().as_fd(), PollFlags::POLLIN)];
+    poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// Failures that concern one connection and not the listener.
+fn passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset)
+}
+
+fn open(stream: Socket, peer: Option<IpAddr>, app: &Arc<App>, lane: Lane) {
+    let permit = Permit::new(lane);
+    if stream.set_nonblocking(true).is_err() {
+        return;
+    }
+    let app = app.clone();
+    match peer {
+        Some(client) => {
+            let Ok(stream) = tokio::net::TcpStream::from_std(stream.into()) else { return };
+            tokio::spawn(async move {
+                let _permit = permit;
+                connection::serve(app, client, TokioIo::new(stream)).await;
+            });
+        }
+        None => {
+            let Ok(stream) = tokio::net::UnixStream::from_std(stream.into()) else { return };
+            tokio::spawn(async move {
+                let _permit = permit;
+                connection::serve(app, LOCAL, TokioIo::new(stream)).await;
+            });
+        }
+    }
+}
+
+/// One connection on the board, for as long as it lives.
+struct Permit(Lane);
+
+impl Permit {
+    fn new(lane: Lane) -> Permit {
+        lane.connected();
+        Permit(lane)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.disconnected();
+    }
+}
