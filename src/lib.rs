@@ -5,6 +5,7 @@
 
 pub mod board;
 pub mod chat;
+pub mod engine;
 pub mod listener;
 pub mod sys;
 pub mod worker;
