@@ -1,0 +1,117 @@
+//! The model engine: a process of its own that answers the OpenAI chat API on a Unix socket.
+//!
+//! ```text
+//! worker -> Unix socket -> serve (hyper, main thread) -> prompt: template, tokens -> Job
+//!                                                          |
+//!        <- JSON or event stream <- answer <- Event <- batch (one thread, all requests in each step) -> model
+//! ```
+//!
+//! Deliberately absent: a lock between requests (one thread owns the slots), a wait for a reader, a second model,
+//! TCP. The HTTP side speaks to the batch by a message each way and nothing else.
+
+pub mod batch;
+pub mod counters;
+pub mod job;
+pub mod pace;
+pub mod sample;
+pub mod slot;
+pub mod text;
+
+#[cfg(feature = "engine")]
+mod answer;
+#[cfg(feature = "engine")]
+mod life;
+#[cfg(feature = "engine")]
+pub mod model;
+#[cfg(feature = "engine")]
+pub mod prompt;
+#[cfg(feature = "engine")]
+mod serve;
+#[cfg(feature = "engine")]
+pub mod template;
+
+#[cfg(feature = "engine")]
+pub use life::run;
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The environment variable that carries [`Settings`] as JSON over the exec.
+pub const SETTINGS_VARIABLE: &str = "CHATCORN_ENGINE";
+
+/// What the master tells the engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// The GGUF file.
+    pub model: PathBuf,
+    /// Requests that run at once.
+    pub slots: u32,
+    /// Tokens of one conversation, reply included.
+    pub context: u32,
+    /// Requests that may wait for a slot; one more is refused.
+    pub queue: usize,
+    /// Threads that evaluate; never more than the processors are used.
+    pub threads: u32,
+    /// A listening Unix socket.
+    pub listener_fd: i32,
+    /// The packet socket to the master; -1 for none.
+    pub link_fd: i32,
+    /// The board's memory; -1 for none.
+    pub board_fd: i32,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            model: PathBuf::new(),
+            slots: 4,
+            context: 2048,
+            queue: 32,
+            threads: 4,
+            listener_fd: -1,
+            link_fd: -1,
+            board_fd: -1,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the settings that the master left in the environment.
+    ///
+    /// # Errors
+    /// A sentence: absent, or not what this version writes.
+    pub fn from_environment() -> Result<Settings, String> {
+        let text = std::env::var(SETTINGS_VARIABLE)
+            .map_err(|_| format!("{SETTINGS_VARIABLE} is not set: the master starts the engine, not a person"))?;
+        serde_json::from_str(&text).map_err(|error| format!("{SETTINGS_VARIABLE} is not understood: {error}"))
+    }
+
+    /// As they travel in [`SETTINGS_VARIABLE`].
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// This build has no engine: says so to the master and leaves.
+#[cfg(not(feature = "engine"))]
+pub fn run(settings: Settings) -> std::process::ExitCode {
+    use crate::worker::link::{ToMaster, say};
+    let reason = "this build has no model engine (cargo feature `engine`)".to_owned();
+    tracing::error!(target: "engine", "{reason}");
+    if let Ok(link) = crate::sys::fd::adopt(settings.link_fd) {
+        let _ = say(&link, &ToMaster::Failed(reason).encode());
+    }
+    std::process::ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_survive_the_exec() {
+        let settings = Settings { model: "/a b/\u{e9}.gguf".into(), slots: 2, listener_fd: 7, ..Settings::default() };
+        assert_eq!(serde_json::from_str::<Settings>(&settings.to_json()).unwrap(), settings);
+    }
+}
