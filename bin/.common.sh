@@ -2,6 +2,7 @@
 # Sourced by bin/model, bin/serve, bin/test and bin/bench: where things live, what Debian must bring, how to say no.
 set -euo pipefail
 
+# shellcheck disable=SC2034 # used by who sources this
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${CHATCORN_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set: set it, or CHATCORN_CACHE to a directory}/.cache}/chatcorn}
 export CHATCORN_CACHE=$cache
@@ -12,19 +13,20 @@ die() {
   exit 1
 }
 
-# The Debian packages among `thing=package` words whose thing is not there: a command, or a path with wildcards.
+# The Debian packages among `thing:package` words whose thing is not there: a command, or a path with wildcards.
 missing() {
   local word thing
   for word; do
-    thing=${word%%=*}
+    thing=${word%:*}
     case $thing in
-      /*) compgen -G "$thing" >/dev/null || echo "${word#*=}" ;;
-      *) command -v "$thing" >/dev/null || echo "${word#*=}" ;;
+      /*) compgen -G "$thing" >/dev/null || echo "${word##*:}" ;;
+      *) command -v "$thing" >/dev/null || echo "${word##*:}" ;;
     esac
   done
 }
 
-build_needs=(cmake=cmake clang=clang make=make c++=g++ '/usr/lib/llvm-*/lib/libclang.so*=libclang-dev')
+# shellcheck disable=SC2034 # used by who sources this
+build_needs=(cmake:cmake clang:clang make:make c++:g++ '/usr/lib/llvm-*/lib/libclang.so*:libclang-dev')
 [ -z "${LIBCLANG_PATH:-}" ] || unset 'build_needs[4]'
 
 # Installs what `missing` names; as root or by sudo without a question, else says what to run.
