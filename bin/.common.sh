@@ -43,7 +43,7 @@ need() {
   fi
   say "installing ${packages[*]} (apt-get)"
   # shellcheck disable=SC2086 # the words of $apt are meant to be split
-  (without_services "${as[@]}"
+  (if [[ ${packages[*]} =~ redis|postgres|nginx ]]; then without_services "${as[@]}"; fi
     "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 update &&
     "${as[@]}" env DEBIAN_FRONTEND=noninteractive ${apt/apt-get/apt-get -qq -o DPkg::Lock::Timeout=120}) >&2 ||
     die "apt-get failed, see above. Mend it and run this again, or run by hand: apt-get update && $apt"
