@@ -19,8 +19,8 @@ pub enum Health {
     Degraded = 2,
 }
 
-/// What was last seen.
-pub(super) struct Watch {
+/// What was last seen; the runtime threads of a worker share it.
+pub struct Watch {
     board: Board,
     engine: bool,
     seen: AtomicU8,
@@ -28,7 +28,8 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(board: Board, engine: bool) -> Watch {
+    /// Nothing is seen yet. `engine`: the master's own engine answers, and the board knows its state.
+    pub fn new(board: Board, engine: bool) -> Watch {
         Watch { board, engine, seen: AtomicU8::new(Health::Initializing as u8), looked_ms: AtomicU64::new(0) }
     }
 

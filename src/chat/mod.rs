@@ -17,13 +17,13 @@ mod turn;
 pub mod upstream;
 pub mod wire;
 
-pub use health::Health;
+pub use health::{Health, Watch};
 pub use turn::{Delta, Performance, Reply, Turn};
 
-use crate::board::Board;
 use ask::{Ask, ModeChange};
 use error::Error;
 use session::{Mode, Principal, SessionKey, SessionRef};
+use std::sync::Arc;
 use store::Store;
 use tokio::sync::watch;
 use upstream::{Call, Limits, Target, Upstream};
@@ -56,15 +56,14 @@ pub struct Chat {
     plan: Plan,
     store: Store,
     upstream: Upstream,
-    health: health::Watch,
+    health: Arc<Watch>,
     ending: watch::Receiver<bool>,
 }
 
 impl Chat {
     /// Made inside the runtime that uses it. `ending` turns true when a drain's limit has passed.
-    pub fn new(plan: Plan, store: Store, board: Board, ending: watch::Receiver<bool>) -> Chat {
+    pub fn new(plan: Plan, store: Store, health: Arc<Watch>, ending: watch::Receiver<bool>) -> Chat {
         let upstream = Upstream::new(plan.targets.clone(), plan.limits);
-        let health = health::Watch::new(board, plan.engine);
         Chat { plan, store, upstream, health, ending }
     }
 
@@ -149,6 +148,15 @@ impl Chat {
         if self.health.wants_look() {
             self.health.looked(self.upstream.reachable().await);
         }
+    }
+
+    /// Deletes sessions that were idle for too long; a bounded number at once.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn purge(&self) -> Result<(), Error> {
+        self.store.purge().await?;
+        Ok(())
     }
 
     /// True when a session could be stored now.

@@ -147,7 +147,9 @@ pub fn context(from: Context<'_>) -> Vec<Message> {
     let turns: Vec<(&str, &str)> = match (from.history, from.mode) {
         (Some(given), _) => given.iter().map(|(user, assistant)| (user.as_str(), assistant.as_str())).collect(),
         (None, Mode::Fresh) => Vec::new(),
-        (None, Mode::Relevant) => from.stored.iter().map(|turn| (turn.user.as_str(), turn.assistant.as_str())).collect(),
+        (None, Mode::Relevant) => {
+            from.stored.iter().map(|turn| (turn.user.as_str(), turn.assistant.as_str())).collect()
+        }
     };
     let mut left = from.chars_max.saturating_sub(from.message.chars().count());
     let fits = |turn: &&(&str, &str)| {
@@ -159,9 +161,9 @@ pub fn context(from: Context<'_>) -> Vec<Message> {
     let mut kept: Vec<&(&str, &str)> = turns.iter().rev().take(TURNS_MAX).take_while(fits).collect();
     kept.reverse();
     let system = from.system_prompt.map(|prompt| Message::new(Role::System, prompt));
-    let pairs = kept.into_iter().flat_map(|(user, assistant)| {
-        [Message::new(Role::User, *user), Message::new(Role::Assistant, *assistant)]
-    });
+    let pairs = kept
+        .into_iter()
+        .flat_map(|(user, assistant)| [Message::new(Role::User, *user), Message::new(Role::Assistant, *assistant)]);
     system.into_iter().chain(pairs).chain([Message::new(Role::User, from.message)]).collect()
 }
 

@@ -19,7 +19,8 @@ pub struct Opening {
 impl Opening {
     pub(super) fn new(store: Store, begun: Begun, ask: &Ask) -> Opening {
         let history = ask.history.clone();
-        let record = Record { store, begun, history, message: ask.message.clone(), reply: String::new(), stored: false };
+        let record =
+            Record { store, begun, history, message: ask.message.clone(), reply: String::new(), stored: false };
         Opening { record, began: Instant::now() }
     }
 

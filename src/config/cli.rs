@@ -21,7 +21,8 @@ pub enum Wish {
     Engine,
 }
 
-const AFTER: &str = "Every setting is a flag, a variable and a key of chatcorn.toml; a flag wins over the environment, over .env,
+const AFTER: &str =
+    "Every setting is a flag, a variable and a key of chatcorn.toml; a flag wins over the environment, over .env,
 over chatcorn.toml, over the default. A secret has no flag: set NAME, or NAME_FILE to a file that holds it.
 
 Signals to the master: HUP reload, USR1 reopen logs, TTIN and TTOU one worker more or less, TERM stop gracefully,
@@ -62,7 +63,12 @@ fn command() -> Command {
 
 fn with_settings(command: Command) -> Command {
     let file = |name: &'static str, value: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(value).value_parser(value_parser!(PathBuf)).help(help).help_heading("Files")
+        Arg::new(name)
+            .long(name)
+            .value_name(value)
+            .value_parser(value_parser!(PathBuf))
+            .help(help)
+            .help_heading("Files")
     };
     let command = command
         .arg(file("config", "FILE", "settings file [CHATCORN_CONFIG; default: chatcorn.toml when it is there]"))

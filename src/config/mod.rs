@@ -47,7 +47,8 @@ impl Sources {
     /// What is written, without a meaning yet.
     pub fn raw(&self, problems: &mut Problems) -> Raw {
         let lossy = |text: &OsString| text.to_string_lossy().into_owned();
-        let environment: Environment = self.environment.iter().map(|(name, value)| (lossy(name), lossy(value))).collect();
+        let environment: Environment =
+            self.environment.iter().map(|(name, value)| (lossy(name), lossy(value))).collect();
         Raw::read(&self.flags, &environment, problems)
     }
 }

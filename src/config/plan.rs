@@ -48,7 +48,12 @@ pub struct Plan {
 }
 
 /// Makes the plan; `socket` is the abstract name of the engine's socket.
-pub fn resolve(raw: &Raw, engine_socket: &[u8], environment: &[(OsString, OsString)], problems: &mut Problems) -> Option<Plan> {
+pub fn resolve(
+    raw: &Raw,
+    engine_socket: &[u8],
+    environment: &[(OsString, OsString)],
+    problems: &mut Problems,
+) -> Option<Plan> {
     let mut values = Values { raw, problems };
     let shape = shape(&mut values);
     let omp = values.threads("omp_num_threads");
@@ -67,7 +72,8 @@ pub fn resolve(raw: &Raw, engine_socket: &[u8], environment: &[(OsString, OsStri
     if !problems.errors().is_empty() {
         return None;
     }
-    let warnings = problems.warnings().iter().map(|warning| master::Notice { text: warning.text.clone(), mended: warning.mended });
+    let warnings =
+        problems.warnings().iter().map(|warning| master::Notice { text: warning.text.clone(), mended: warning.mended });
     let shape = master::Shape { engine: engine.as_ref().map(fingerprint), ..shape };
     let master = master::Plan {
         shape,
@@ -110,7 +116,9 @@ fn engine(values: &mut Values<'_>, threads: u32) -> Option<engine::Settings> {
     };
     let mend = "run bin/model, set MODEL to a GGUF file, or set CHAT_UPSTREAM to an OpenAI-compatible server";
     if !cfg!(feature = "engine") {
-        values.problems.failure("this build has no model engine: set CHAT_UPSTREAM, or build with the feature `engine`");
+        values
+            .problems
+            .failure("this build has no model engine: set CHAT_UPSTREAM, or build with the feature `engine`");
     } else if settings.model.as_os_str().is_empty() {
         values.problems.failure(format!("there is no model: {mend}"));
     } else if let Err(error) = std::fs::File::open(&settings.model) {
@@ -158,7 +166,10 @@ fn target(url: &str, key: Option<&str>) -> Result<Target, String> {
         return Ok(Target { place, authority: "localhost".into(), base_path: "/v1".into(), bearer });
     }
     let Some(rest) = url.strip_prefix("http://") else {
-        return Err(format!("{:?}: write http://host:port/v1 or unix:/path (https is not built yet)", without_userinfo(url)));
+        return Err(format!(
+            "{:?}: write http://host:port/v1 or unix:/path (https is not built yet)",
+            without_userinfo(url)
+        ));
     };
     let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
     let authority: http_types::uri::Authority =
@@ -213,7 +224,12 @@ fn http_plan(values: &mut Values<'_>, shape: &master::Shape, local_model: bool) 
     }
 }
 
-fn chat_plan(values: &mut Values<'_>, upstreams: Vec<Target>, engine: Option<&engine::Settings>, socket: &[u8]) -> chat::Plan {
+fn chat_plan(
+    values: &mut Values<'_>,
+    upstreams: Vec<Target>,
+    engine: Option<&engine::Settings>,
+    socket: &[u8],
+) -> chat::Plan {
     let tokens_max = values.count("max_tokens");
     let context_chars_max = engine.map_or(UPSTREAM_CONTEXT_CHARS, |engine| {
         (u64::from(engine.context).saturating_sub(tokens_max) * CHARS_PER_TOKEN) as usize
@@ -261,7 +277,9 @@ fn store(values: &mut Values<'_>) -> chat::store::Plan {
     let path = match values.text("database_url").filter(|url| !url.is_empty()) {
         None => default(),
         Some(url) => match url.strip_prefix("sqlite:") {
-            Some(path) if !path.trim_start_matches("//").is_empty() => PathBuf::from(path.strip_prefix("//").unwrap_or(path)),
+            Some(path) if !path.trim_start_matches("//").is_empty() => {
+                PathBuf::from(path.strip_prefix("//").unwrap_or(path))
+            }
             _ => {
                 let source = values.source("database_url");
                 values.problems.error(&source, "write sqlite:/path/to/file (PostgreSQL is not built yet)");
@@ -288,7 +306,11 @@ fn logs(values: &mut Values<'_>) -> log::Plan {
         level: level(values.word("log_level").as_deref()),
         format,
         access_format: values.text("access_logformat").filter(|atoms| !atoms.is_empty()),
-        client: if values.word("log_client").as_deref() == Some("full") { log::Client::Full } else { log::Client::Hashed },
+        client: if values.word("log_client").as_deref() == Some("full") {
+            log::Client::Full
+        } else {
+            log::Client::Hashed
+        },
         patterns: values.texts("log_redact"),
     }
 }

@@ -132,10 +132,15 @@ impl Raw {
             let file = self.environment.get(&file_name).cloned().filter(|_| setting.kind.is_secret());
             match (own, file) {
                 (Some(_), Some(_)) => {
-                    problems.error(&Source::Environment(file_name), format!("{} is set as well: keep one of them", setting.env));
+                    problems.error(
+                        &Source::Environment(file_name),
+                        format!("{} is set as well: keep one of them", setting.env),
+                    );
                 }
                 (Some(value), None) => self.put(setting, vec![value], Source::Environment(setting.env.to_owned())),
-                (None, Some(path)) => self.put_secret_file(setting, Path::new(&path), &Source::Environment(file_name), problems),
+                (None, Some(path)) => {
+                    self.put_secret_file(setting, Path::new(&path), &Source::Environment(file_name), problems)
+                }
                 (None, None) => self.read_credential(setting, problems),
             }
         }

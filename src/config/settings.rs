@@ -1,7 +1,7 @@
 //! Every setting in one table: its flag, variable, TOML key, default and the sentence of `--help`.
 
 /// What a value has to look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// Any text.
     Text,

@@ -48,7 +48,8 @@ mod tests {
             ("CHAT_UPSTREAM", "http://me:pa55word@h/v1?api_key=pa55word"),
         ];
         let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        let flags = Flags { config_file: Some("/dev/null".into()), env_file: Some("/dev/null".into()), ..Flags::default() };
+        let flags =
+            Flags { config_file: Some("/dev/null".into()), env_file: Some("/dev/null".into()), ..Flags::default() };
         let shown = table(&Raw::read(&flags, &environment, &mut Problems::default()));
         assert!(!shown.contains("pa55word") && !shown.contains("hf_very"), "{shown}");
         assert!(shown.contains("[REDACTED]@db/x") && shown.contains("environment HF_TOKEN"));

@@ -23,7 +23,10 @@ pub fn parse(path: &Path, text: &str, problems: &mut Problems) -> Vec<(usize, St
             Some(texts) => found.push((line, key.into_inner().into_owned(), texts)),
             None => problems.error(
                 &Source::File(path.to_owned(), line),
-                format!("{:?}: write a text, a number, true, false, or a list of texts; there are no sections", key.get_ref()),
+                format!(
+                    "{:?}: write a text, a number, true, false, or a list of texts; there are no sections",
+                    key.get_ref()
+                ),
             ),
         }
     }

@@ -81,7 +81,8 @@ impl Values<'_> {
     pub fn word(&mut self, key: &str) -> Option<String> {
         let Kind::OneOf(words) = setting(key).kind else { return None };
         self.text(key).filter(|text| !text.is_empty())?;
-        let read = |text: &str| words.iter().find(|word| word.eq_ignore_ascii_case(text)).map(|word| (*word).to_owned());
+        let read =
+            |text: &str| words.iter().find(|word| word.eq_ignore_ascii_case(text)).map(|word| (*word).to_owned());
         self.read(key, read, || format!("one of {}", words.join(", ")))
     }
 
@@ -140,7 +141,8 @@ mod tests {
     fn with<T>(environment: &[(&str, &str)], ask: impl Fn(&mut Values<'_>) -> T) -> (T, Problems) {
         let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let mut problems = Problems::default();
-        let flags = Flags { config_file: Some("/dev/null".into()), env_file: Some("/dev/null".into()), ..Flags::default() };
+        let flags =
+            Flags { config_file: Some("/dev/null".into()), env_file: Some("/dev/null".into()), ..Flags::default() };
         let raw = Raw::read(&flags, &environment, &mut problems);
         let answer = ask(&mut Values { raw: &raw, problems: &mut problems });
         (answer, problems)
@@ -165,7 +167,10 @@ mod tests {
     #[test]
     fn a_bad_value_names_the_place_and_what_is_allowed() {
         let (_, problems) = with(&[("WEB_CONCURRENCY", "four")], |values| values.count("workers"));
-        assert_eq!(problems.errors(), ["environment WEB_CONCURRENCY: workers = \"four\": write a whole number from 1 to 64"]);
+        assert_eq!(
+            problems.errors(),
+            ["environment WEB_CONCURRENCY: workers = \"four\": write a whole number from 1 to 64"]
+        );
         let (_, problems) = with(&[("TIMEOUT", "NaN")], |values| values.seconds("timeout"));
         assert_eq!(problems.errors().len(), 1);
         let (level, problems) = with(&[("LOG_LEVEL", "WARNING")], |values| values.word("log_level"));

@@ -34,7 +34,13 @@ pub struct Access {
 
 impl Access {
     /// Opens the record of a request.
-    pub fn begin<B>(lane: Lane, slot: usize, client: IpAddr, id: HeaderValue, request: &http::Request<B>) -> Box<Access> {
+    pub fn begin<B>(
+        lane: Lane,
+        slot: usize,
+        client: IpAddr,
+        id: HeaderValue,
+        request: &http::Request<B>,
+    ) -> Box<Access> {
         let began = Instant::now();
         lane.request_begun();
         // Under full load a loop never rests, so it shows that it turns with every request.

@@ -154,9 +154,8 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Fault {
         let inside = error.to_string();
         let fault = match error {
-            Error::NotReady(_) => {
-                Fault::new(Code::NotReady, "The model is not available yet. Try again shortly.").retry_after(MODEL_RETRY_S)
-            }
+            Error::NotReady(_) => Fault::new(Code::NotReady, "The model is not available yet. Try again shortly.")
+                .retry_after(MODEL_RETRY_S),
             Error::Overloaded(seconds) => {
                 Fault::new(Code::Overloaded, "The model has too much to do. Try again shortly.").retry_after(seconds)
             }
@@ -212,8 +211,7 @@ mod tests {
     fn a_body_has_the_four_fields() {
         let fault = Fault::from(Invalid::Field { field: "message", rule: "is \"required\"".into() });
         let body: serde_json::Value = serde_json::from_slice(&fault.body("r1")).unwrap();
-        let expected =
-            json!({"success": false, "error": "invalid_request", "message": "message is \"required\".", "request_id": "r1"});
+        let expected = json!({"success": false, "error": "invalid_request", "message": "message is \"required\".", "request_id": "r1"});
         assert_eq!(body, expected);
     }
 }

@@ -101,6 +101,11 @@ impl App {
         Ok(App { headers, intake, ids: Ids::new()?, chat, lane, slot, leaving, plan })
     }
 
+    /// The chat behind it.
+    pub fn chat(&self) -> &Chat {
+        &self.chat
+    }
+
     /// Answers one request.
     ///
     /// # Errors
@@ -131,7 +136,7 @@ impl App {
             Ok(Route::Ready) => Ok(self.ready(&context).await),
             Ok(Route::Root) => Ok(self.ok(Base::Plain, &context, status::root(&self.chat, &self.plan))),
             Ok(Route::Preflight) => Ok(self.preflight(&context)),
-            Ok(Route::Chat) => self.chat(body, context).await,
+            Ok(Route::Chat) => self.converse(body, context).await,
             Ok(Route::Initialize) => self.initialize(context).await,
             Ok(Route::ModeGet) => self.mode(head.uri.query(), context).await,
             Ok(Route::ModeSet) => self.set_mode(body, context).await,
@@ -140,7 +145,7 @@ impl App {
         }
     }
 
-    async fn chat(&self, body: Incoming, context: Context<'_>) -> Answer {
+    async fn converse(&self, body: Incoming, context: Context<'_>) -> Answer {
         let bytes = self.read(body, &context).await?;
         let ask = Ask::parse(&bytes)?;
         let streamed = ask.stream;

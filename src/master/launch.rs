@@ -55,14 +55,15 @@ impl Launcher {
     fn log(&mut self, plan: &Plan) -> io::Result<Made> {
         self.pipes.ensure(Sender::Master)?;
         let (ours, theirs) = fd::packet_pair()?;
-        let readers: Vec<(Sender, RawFd)> = self.pipes.readers().into_iter().map(|(s, fd)| (s, fd.as_raw_fd())).collect();
+        let readers: Vec<(Sender, RawFd)> =
+            self.pipes.readers().into_iter().map(|(s, fd)| (s, fd.as_raw_fd())).collect();
         let keep: Vec<RawFd> = readers.iter().map(|(_, fd)| *fd).chain([theirs.as_raw_fd()]).collect();
         let pid = self.child("log", plan, &keep, false, || {
             let adopt = |(sender, fd)| fd::adopt(fd).ok().map(|fd| (sender, fd));
             let readers = readers.iter().copied().filter_map(adopt).collect();
             let _ = signal::ignore(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP]);
             let _ = signal::unblock_all();
-            writer::run(&plan.log, self.board, readers, theirs.try_clone()?)
+            Ok(writer::run(&plan.log, self.board, readers, theirs.try_clone()?))
         })?;
         self.log_link = Some(ours.try_clone()?);
         Ok((pid, ours))
@@ -75,7 +76,8 @@ impl Launcher {
         self.board.open(slot);
         let keep: Vec<RawFd> =
             sockets.iter().map(AsRawFd::as_raw_fd).chain([writer.as_raw_fd(), theirs.as_raw_fd()]).collect();
-        let kit = Kit { plan: plan.worker.clone(), listeners: sockets, link: theirs, log: writer, board: self.board, slot };
+        let kit =
+            Kit { plan: plan.worker.clone(), listeners: sockets, link: theirs, log: writer, board: self.board, slot };
         let mut kit = Some(kit);
         let pid = self.child(&format!("worker {slot}"), plan, &keep, true, || {
             let kit = kit.take().ok_or_else(|| io::Error::other("a worker starts once"))?;

@@ -92,7 +92,13 @@ pub struct Master {
 ///
 /// # Errors
 /// The kernel refuses what everything stands on: pipes, shared memory, waiting.
-pub fn run(plan: Plan, listeners: Vec<Listener>, board: Board, engine_socket: Option<Socket>, load: Load) -> io::Result<i32> {
+pub fn run(
+    plan: Plan,
+    listeners: Vec<Listener>,
+    board: Board,
+    engine_socket: Option<Socket>,
+    load: Load,
+) -> io::Result<i32> {
     let mut pipes = Pipes::new();
     pipes.ensure(Sender::Master)?;
     let own_end = pipes.writer(Sender::Master).ok_or_else(|| io::Error::other("no log pipe"))?.try_clone_to_owned()?;
@@ -157,7 +163,7 @@ impl Master {
             Action::CloseSlot(slot) => self.launcher.board.slot(slot).close(),
             Action::Reopen => {
                 if let Some(link) = &self.launcher.log_link {
-                    let _ = log::pipe::ask_reopen(link);
+                    let _ = log::pipe::reopen(link);
                 }
             }
             Action::CloseLogs => {

@@ -119,7 +119,9 @@ impl Report {
             Report::Serving { workers } => info!(workers, "serving"),
             Report::Ended { child, how, age, expected } => ended(child, *how, *age, *expected),
             Report::Stranger { pid, how } => info!(pid, how = %how, "reaped a process that is not ours"),
-            Report::ForkFailed { kind, reason } => error!(kind = kind.as_str(), %reason, "fork failed; trying again in 1 s"),
+            Report::ForkFailed { kind, reason } => {
+                error!(kind = kind.as_str(), %reason, "fork failed; trying again in 1 s")
+            }
             Report::Hung { pid, slot, silence } => {
                 error!(pid, slot, silence_ms = millis(*silence), "worker hung: killing it");
             }

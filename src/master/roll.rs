@@ -122,7 +122,11 @@ impl State {
             .filter(|child| child.generation != generation && !matches!(child.life, Life::Leaving(_) | Life::Killed))
             .map(|child| child.id)
             .collect();
-        self.report(Report::Reloaded { workers: self.places.len(), draining: old.len(), after: now.saturating_sub(began) });
+        self.report(Report::Reloaded {
+            workers: self.places.len(),
+            draining: old.len(),
+            after: now.saturating_sub(began),
+        });
         for id in old {
             self.drain(now, id, self.shape.request_timeout, Duration::ZERO, "it was replaced by a reload");
         }

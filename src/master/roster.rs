@@ -180,11 +180,6 @@ impl Roster {
         self.children.iter()
     }
 
-    /// All of them, to change.
-    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Child> {
-        self.children.iter_mut()
-    }
-
     /// The child with this name.
     pub fn get(&self, id: ChildId) -> Option<&Child> {
         self.children.iter().find(|child| child.id == id)

@@ -7,6 +7,7 @@
 //! exec     replace a forked child by a program
 //! process  what a child gives up: user, privileges, its parent's death
 //! fd       descriptors: adopt, pairs, packets
+//! readiness  descriptors that an event loop watches
 //! shm      sealed shared memory as words
 //! env      the environment, read once and scrubbed
 //! clock    monotonic milliseconds
@@ -22,6 +23,7 @@ pub mod exec;
 pub mod fd;
 pub mod fork;
 pub mod process;
+pub mod readiness;
 pub mod shm;
 pub mod signal;
 pub mod wait;

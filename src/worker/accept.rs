@@ -3,11 +3,10 @@
 use super::balance::Balance;
 use crate::board::Lane;
 use crate::http::{App, connection};
-use crate::sys::clock;
+use crate::sys::{clock, readiness};
 use hyper_util::rt::TokioIo;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::Socket;
-use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
@@ -27,25 +26,30 @@ const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 ///
 /// # Errors
 /// The socket cannot be watched.
-pub async fn run(socket: Socket, app: Arc<App>, lane: Lane, balance: Balance, mut stop: watch::Receiver<bool>) -> io::Result<()> {
-    let listener = AsyncFd::new(socket)?;
-    let balance = RefCell::new(balance);
+pub async fn run(
+    socket: Socket,
+    app: Arc<App>,
+    lane: Lane,
+    balance: Balance,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let listener = readiness::watch(socket)?;
     tokio::select! {
         biased;
         _ = stop.wait_for(|stop| *stop) => {}
-        () = accept(&listener, &app, lane, &balance) => {}
+        () = accept(&listener, &app, lane, balance) => {}
     }
     Ok(())
 }
 
-async fn accept(listener: &AsyncFd<Socket>, app: &Arc<App>, lane: Lane, balance: &RefCell<Balance>) {
+async fn accept(listener: &AsyncFd<Socket>, app: &Arc<App>, lane: Lane, mut balance: Balance) {
     loop {
         let Ok(mut ready) = listener.readable().await else { return };
-        if !balance.borrow_mut().takes(clock::monotonic()) {
-            match waiting(ready.get_inner()) {
+        if !balance.takes(clock::monotonic()) {
+            match waiting(listener) {
                 true => tokio::time::sleep(RECHECK).await,
                 false => {
-                    balance.borrow_mut().calm();
+                    balance.calm();
                     ready.clear_ready();
                 }
             }
@@ -58,7 +62,7 @@ async fn accept(listener: &AsyncFd<Socket>, app: &Arc<App>, lane: Lane, balance:
                 tracing::error!(%error, "accept failed");
                 tokio::time::sleep(RETRY).await;
             }
-            Err(_) => balance.borrow_mut().calm(),
+            Err(_) => balance.calm(),
         }
     }
 }
@@ -71,7 +75,10 @@ fn waiting(listener: &AsyncFd<Socket>) -> bool {
 
 /// Failures that concern one connection and not the listener.
 fn passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset
+    )
 }
 
 fn open(stream: Socket, peer: Option<IpAddr>, app: &Arc<App>, lane: Lane) {

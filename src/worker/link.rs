@@ -66,8 +66,8 @@ impl ToWorker {
     /// As it travels.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            ToWorker::Drain { limit, grace } => {
-                format!("drain {} {}", limit.as_millis(), grace.as_millis()).into_bytes()
+            ToWorker::Drain { limit, grace, delay } => {
+                format!("drain {} {} {}", limit.as_millis(), grace.as_millis(), delay.as_millis()).into_bytes()
             }
         }
     }
@@ -131,7 +131,8 @@ mod tests {
         for message in [ToMaster::Ready, ToMaster::Failed("no model: nothing".into())] {
             assert_eq!(ToMaster::decode(&message.encode()), Some(message));
         }
-        let drain = ToWorker::Drain { limit: Duration::from_secs(30), grace: Duration::from_millis(5), delay: Duration::ZERO };
+        let drain =
+            ToWorker::Drain { limit: Duration::from_secs(30), grace: Duration::from_millis(5), delay: Duration::ZERO };
         assert_eq!(ToWorker::decode(&drain.encode()), Some(drain));
         assert_eq!(ToMaster::decode(b"readyish"), None);
         assert_eq!(ToWorker::decode(b"drain x"), None);

@@ -20,7 +20,7 @@ use crate::http::leaving::Leaving;
 use crate::http::{self, App};
 use crate::listener::Listener;
 use crate::log;
-use crate::sys::{clock, signal::SelfPipe};
+use crate::sys::{clock, readiness, signal::SelfPipe};
 use balance::Balance;
 use drain::Switches;
 use link::{Received, ToMaster, ToWorker};
@@ -36,6 +36,8 @@ use tokio::sync::watch;
 
 /// A loop turns at least so often, to beat.
 const BEAT: Duration = Duration::from_secs(1);
+/// Old sessions are looked for once an hour, and soon after a start.
+const PURGE_EVERY_BEATS: u64 = 3600;
 /// Threads for name lookups; they end when they are idle.
 const BLOCKING_THREADS_MAX: usize = 2;
 
@@ -90,6 +92,7 @@ pub fn run(kit: Kit) -> i32 {
     let made = Store::open(&kit.plan.store).map_err(|error| format!("session store: {error}"));
     let ended = made.and_then(|store| {
         let shared = Shared {
+            health: Arc::new(chat::Watch::new(kit.board, kit.plan.chat.engine)),
             plan: kit.plan,
             store,
             board: kit.board,
@@ -98,7 +101,8 @@ pub fn run(kit: Kit) -> i32 {
             stop: watch::Sender::new(false),
             ending: watch::Sender::new(false),
         };
-        live(shared, kit.listeners, &kit.link).map_err(|error| error.to_string())
+        live(shared, kit.listeners, kit.link.try_clone().map_err(|error| error.to_string())?)
+            .map_err(|error| error.to_string())
     });
     let code = match ended {
         Ok(()) => 0,
@@ -117,6 +121,7 @@ pub fn run(kit: Kit) -> i32 {
 struct Shared {
     plan: Plan,
     store: Store,
+    health: Arc<chat::Watch>,
     board: Board,
     slot: usize,
     leaving: Arc<Leaving>,
@@ -124,7 +129,7 @@ struct Shared {
     ending: watch::Sender<bool>,
 }
 
-fn live(shared: Shared, listeners: Vec<Socket>, link: &OwnedFd) -> io::Result<()> {
+fn live(shared: Shared, listeners: Vec<Socket>, link: OwnedFd) -> io::Result<()> {
     let (up, ups) = mpsc::channel();
     for number in 1..shared.plan.threads {
         let sockets = listeners.iter().map(Socket::try_clone).collect::<io::Result<Vec<_>>>()?;
@@ -163,9 +168,15 @@ fn runtime(lane: Lane) -> io::Result<Runtime> {
 }
 
 /// One loop: accepts from every socket until the drain, and beats until the process ends.
-async fn lane(shared: &Shared, sockets: Vec<Socket>, number: usize, up: &mpsc::Sender<io::Result<()>>) -> io::Result<()> {
+async fn lane(
+    shared: &Shared,
+    sockets: Vec<Socket>,
+    number: usize,
+    up: &mpsc::Sender<io::Result<()>>,
+) -> io::Result<()> {
     let own = shared.board.slot(shared.slot).lane(number);
-    let chat = Chat::new(shared.plan.chat.clone(), shared.store.clone(), shared.board, shared.ending.subscribe());
+    let chat =
+        Chat::new(shared.plan.chat.clone(), shared.store.clone(), shared.health.clone(), shared.ending.subscribe());
     let app = Arc::new(App::new(shared.plan.http.clone(), chat, own, shared.slot, shared.leaving.clone())?);
     own.turn(clock::monotonic_ms());
     for socket in sockets {
@@ -179,6 +190,9 @@ async fn lane(shared: &Shared, sockets: Vec<Socket>, number: usize, up: &mpsc::S
         });
     }
     let _ = up.send(Ok(()));
+    if number == 0 {
+        tokio::spawn(tend(app.clone()));
+    }
     let mut beat = tokio::time::interval(BEAT);
     loop {
         beat.tick().await;
@@ -187,15 +201,29 @@ async fn lane(shared: &Shared, sockets: Vec<Socket>, number: usize, up: &mpsc::S
     }
 }
 
+/// What one lane does for all: looks at the upstream when nobody has for a while, and deletes old sessions.
+async fn tend(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(BEAT);
+    for tick in 0u64.. {
+        ticks.tick().await;
+        app.chat().look().await;
+        if tick % PURGE_EVERY_BEATS == 0
+            && let Err(error) = app.chat().purge().await
+        {
+            tracing::warn!(%error, "old sessions were not deleted");
+        }
+    }
+}
+
 /// Says that the worker is ready, then does what the master wants; returns when the worker shall leave.
-async fn obey(shared: &Shared, link: &OwnedFd, ups: &mpsc::Receiver<io::Result<()>>) -> io::Result<()> {
+async fn obey(shared: &Shared, link: OwnedFd, ups: &mpsc::Receiver<io::Result<()>>) -> io::Result<()> {
     let slot = shared.board.slot(shared.slot);
     for _ in 0..shared.plan.threads {
         all_up(ups).await?;
     }
     slot.set_state(State::Ready);
-    let link = AsyncFd::new(link)?;
-    let signals = AsyncFd::new(SelfPipe::open(&[Signal::SIGTERM, Signal::SIGQUIT])?)?;
+    let link = readiness::watch(link)?;
+    let signals = readiness::watch(SelfPipe::open(&[Signal::SIGTERM, Signal::SIGQUIT])?)?;
     link::say(link.get_ref(), &ToMaster::Ready.encode())?;
     let switches = Switches {
         leaving: shared.leaving.clone(),
@@ -225,7 +253,7 @@ async fn all_up(ups: &mpsc::Receiver<io::Result<()>>) -> io::Result<()> {
 }
 
 /// Waits for the master: `Some` is a drain, `None` means leave now (QUIT, or the master is gone).
-async fn next_order(link: &AsyncFd<&OwnedFd>, signals: &AsyncFd<SelfPipe>) -> io::Result<Option<ToWorker>> {
+async fn next_order(link: &AsyncFd<OwnedFd>, signals: &AsyncFd<SelfPipe>) -> io::Result<Option<ToWorker>> {
     loop {
         tokio::select! {
             ready = link.readable() => {

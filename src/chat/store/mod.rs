@@ -148,7 +148,13 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn begin(&self, key: SessionKey, message: String, user_id: String, mode: Option<Mode>) -> Result<Begun, StoreError> {
+    pub async fn begin(
+        &self,
+        key: SessionKey,
+        message: String,
+        user_id: String,
+        mode: Option<Mode>,
+    ) -> Result<Begun, StoreError> {
         self.writer.call(move |connection| begin(connection, key, &message, &user_id, mode)).await
     }
 
@@ -162,11 +168,14 @@ impl Store {
 
     /// Stores what there is of a reply, for those who cannot wait. A loss is logged.
     pub fn finish_detached(&self, turn: TurnId, reply: String, outcome: Outcome) {
-        let sent = self.writer.send(move |connection| end(connection, turn, &reply, outcome), |result| {
-            if let Err(error) = result {
-                tracing::warn!(%error, "a turn's end was not stored");
-            }
-        });
+        let sent = self.writer.send(
+            move |connection| end(connection, turn, &reply, outcome),
+            |result| {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "a turn's end was not stored");
+                }
+            },
+        );
         if let Err(error) = sent {
             tracing::warn!(%error, "a turn's end was not stored");
         }
@@ -217,7 +226,13 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn begin(connection: &Connection, key: SessionKey, message: &str, user_id: &str, mode: Option<Mode>) -> Result<Begun, StoreError> {
+fn begin(
+    connection: &Connection,
+    key: SessionKey,
+    message: &str,
+    user_id: &str,
+    mode: Option<Mode>,
+) -> Result<Begun, StoreError> {
     let (session_id, id, mode) = session(connection, key, user_id, mode)?;
     let turns = turns(connection, id)?;
     connection.prepare_cached(schema::BEGIN_TURN)?.execute(params![id, now_ms(), message])?;
@@ -225,7 +240,12 @@ fn begin(connection: &Connection, key: SessionKey, message: &str, user_id: &str,
 }
 
 /// The session that a key means, made if it is not there: its name, its row, its mode after `mode` was applied.
-fn session(connection: &Connection, key: SessionKey, user_id: &str, mode: Option<Mode>) -> Result<(String, i64, Mode), StoreError> {
+fn session(
+    connection: &Connection,
+    key: SessionKey,
+    user_id: &str,
+    mode: Option<Mode>,
+) -> Result<(String, i64, Mode), StoreError> {
     let found = find(connection, &key)?;
     let (name, principal) = match key.session {
         SessionRef::Given(name) => (name, key.principal.bytes().to_vec()),

@@ -44,7 +44,8 @@ const MIGRATIONS: &[&str] = &["
 pub const FIND: &str =
     "SELECT id, mode FROM sessions WHERE name = ?1 AND principal IN (x'', ?2) ORDER BY principal LIMIT 1";
 /// Makes a session.
-pub const CREATE: &str = "INSERT INTO sessions (name, principal, user_id, mode, created_ms, active_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?5)";
+pub const CREATE: &str =
+    "INSERT INTO sessions (name, principal, user_id, mode, created_ms, active_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?5)";
 /// Notes that a session is in use.
 pub const TOUCH: &str = "UPDATE sessions SET active_ms = ?2 WHERE id = ?1";
 /// Sets a session's mode.
@@ -96,7 +97,8 @@ pub fn migrate(plan: &Plan) -> Result<i64, StoreError> {
     let step = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let found: i64 = step.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found > known {
-        let text = format!("{} has schema {found}; this program knows {known}: use the newer program", plan.path.display());
+        let text =
+            format!("{} has schema {found}; this program knows {known}: use the newer program", plan.path.display());
         return Err(StoreError::Unusable(text));
     }
     for sql in &MIGRATIONS[usize::try_from(found).unwrap_or(0)..] {
@@ -109,10 +111,17 @@ pub fn migrate(plan: &Plan) -> Result<i64, StoreError> {
 
 /// SQLite gives its other files the database's own mode, so this one is made first, closed from its first moment.
 fn make_file(path: &Path) -> io::Result<()> {
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty() && !directory.exists()) {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty() && !directory.exists())
+    {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
-    let file = OpenOptions::new().read(true).write(true).create(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)?;
     let others = std::os::unix::fs::PermissionsExt::mode(&file.metadata()?.permissions()) & 0o077;
     if others != 0 {
         file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;

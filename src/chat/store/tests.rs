@@ -121,7 +121,8 @@ fn several_workers_write_at_once_and_nothing_is_lost() {
         }
     });
     let connection = Connection::open(place.plan().path).unwrap();
-    let count: i64 = connection.query_row("SELECT count(*) FROM turns WHERE state = 'complete'", [], |row| row.get(0)).unwrap();
+    let count: i64 =
+        connection.query_row("SELECT count(*) FROM turns WHERE state = 'complete'", [], |row| row.get(0)).unwrap();
     assert_eq!(count, 200);
     let check: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(check, "ok");
@@ -156,10 +157,14 @@ fn waiting_calls_share_a_commit() {
     let locker = Connection::open(place.plan().path).unwrap();
     locker.execute_batch("BEGIN IMMEDIATE").unwrap();
     run(async {
-        let calls: Vec<_> = (0..50).map(|number| {
-            let store = store.clone();
-            tokio::spawn(async move { store.begin(key(&number.to_string(), "1.1.1.1"), "x".into(), "u".into(), None).await })
-        }).collect();
+        let calls: Vec<_> = (0..50)
+            .map(|number| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    store.begin(key(&number.to_string(), "1.1.1.1"), "x".into(), "u".into(), None).await
+                })
+            })
+            .collect();
         tokio::task::yield_now().await;
         locker.execute_batch("ROLLBACK").unwrap();
         for call in calls {

@@ -67,7 +67,9 @@ impl Worker {
         match queue.as_ref().map(|queue| queue.try_send(job)) {
             Some(Ok(())) => Ok(()),
             Some(Err(TrySendError::Full(_))) => Err(StoreError::Overloaded),
-            Some(Err(TrySendError::Disconnected(_))) | None => Err(StoreError::Failed("the store is closed".to_owned())),
+            Some(Err(TrySendError::Disconnected(_))) | None => {
+                Err(StoreError::Failed("the store is closed".to_owned()))
+            }
         }
     }
 
@@ -97,8 +99,9 @@ impl Thread {
     }
 
     fn commit(&mut self, group: Vec<Work>) {
+        let writes = self.writes;
         let (answers, result) = match self.connection() {
-            Ok(connection) if self.writes => write(connection, group),
+            Ok(connection) if writes => write(connection, group),
             Ok(connection) => (group.into_iter().map(|work| work(connection).1).collect(), Ok(())),
             Err(error) => (refuse(group), Err(error)),
         };

@@ -146,7 +146,8 @@ impl Upstream {
         if !head.status.is_success() {
             return Err(self.failed(&head, body, until).await);
         }
-        let streamed = head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        let streamed =
+            head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         let mut stream = Stream {
             body: Some(body),
             parser: sse::Parser::default(),

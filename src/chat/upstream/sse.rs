@@ -98,7 +98,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const STREAM: &str = ": ping\n\ndata: a\ndata:b\r\n\r\nevent: done\rdata: {\"x\":1}\r\r\nid: 5\n\ndata: é\n\nevent: empty\n\n";
+    const STREAM: &str =
+        ": ping\n\ndata: a\ndata:b\r\n\r\nevent: done\rdata: {\"x\":1}\r\r\nid: 5\n\ndata: é\n\nevent: empty\n\n";
 
     fn read(pieces: &[&[u8]]) -> Vec<Event> {
         let (mut parser, mut events) = (Parser::default(), Vec::new());
