@@ -1,7 +1,9 @@
 //! What goes back: one JSON object, an event stream, or an error, in OpenAI's shapes.
 
 use super::job::{Event, Failure, Finish, Tokens};
-use crate::chat::wire::{Choice, Chunk, ChunkChoice, Completion, Delta, ErrorBody, Message, PromptDetails, Role, Usage};
+use crate::chat::wire::{
+    Choice, Chunk, ChunkChoice, Completion, Delta, ErrorBody, Message, PromptDetails, Role, Usage,
+};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
@@ -123,7 +125,10 @@ pub(super) fn completion(identity: Identity, text: String, finish: Finish, token
     let finish_reason = Some(finish.as_str().to_owned());
     let choice = Choice { index: 0, message: Message::new(Role::Assistant, text), finish_reason };
     let usage = Some(usage(tokens));
-    json(StatusCode::OK, &Completion { id, object: "chat.completion".into(), created, model, choices: vec![choice], usage })
+    json(
+        StatusCode::OK,
+        &Completion { id, object: "chat.completion".into(), created, model, choices: vec![choice], usage },
+    )
 }
 
 /// The head of an event stream, and its body.

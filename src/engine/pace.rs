@@ -87,7 +87,10 @@ mod tests {
             let mut pace = Pace::new(512);
             for _ in 0..50 {
                 let chunk = pace.chunk(2);
-                pace.note(chunk.max(TELLING_TOKENS), Duration::from_micros(token_us * chunk.max(TELLING_TOKENS) as u64));
+                pace.note(
+                    chunk.max(TELLING_TOKENS),
+                    Duration::from_micros(token_us * chunk.max(TELLING_TOKENS) as u64),
+                );
             }
             let step = Duration::from_micros(token_us * (pace.chunk(2) + 2) as u64);
             assert!(step < Duration::from_millis(150), "{token_us} us a token: {step:?}");

@@ -174,12 +174,14 @@ async fn whole(
 async fn read(request: Request<Incoming>) -> Result<Chat, (StatusCode, ErrorBody)> {
     let body = tokio::time::timeout(BODY_MAX, Limited::new(request.into_body(), BODY_BYTES_MAX).collect()).await;
     let too_late = || (StatusCode::REQUEST_TIMEOUT, invalid("request_timeout", "The body did not come in time."));
-    let bytes = body.map_err(|_| too_late())?.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
-        true => (StatusCode::PAYLOAD_TOO_LARGE, invalid("payload_too_large", "A body has at most 2 MiB.")),
-        false => (StatusCode::BAD_REQUEST, invalid("invalid_request", "The body broke off.")),
-    })?;
-    serde_json::from_slice(&bytes.to_bytes())
-        .map_err(|error| (StatusCode::BAD_REQUEST, invalid("invalid_json", format!("The body is not understood: {error}"))))
+    let bytes =
+        body.map_err(|_| too_late())?.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
+            true => (StatusCode::PAYLOAD_TOO_LARGE, invalid("payload_too_large", "A body has at most 2 MiB.")),
+            false => (StatusCode::BAD_REQUEST, invalid("invalid_request", "The body broke off.")),
+        })?;
+    serde_json::from_slice(&bytes.to_bytes()).map_err(|error| {
+        (StatusCode::BAD_REQUEST, invalid("invalid_json", format!("The body is not understood: {error}")))
+    })
 }
 
 fn not_allowed(allow: &'static str) -> Response<Body> {
