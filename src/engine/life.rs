@@ -11,13 +11,13 @@ use super::serve::{self, Service};
 use crate::board::Board;
 use crate::sys::{fd, fork, process, signal::SelfPipe};
 use crate::worker::link::{Received, ToMaster, say, take};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -57,25 +57,25 @@ fn told(what: &'static str) -> impl Fn(io::Error) -> String {
 }
 
 async fn live(settings: &Settings, link: Option<&OwnedFd>) -> Result<(), String> {
-    let mut ends = Ends::open(link).map_err(told("no signals"))?;
+    let mut end = hear(link).map_err(told("no signals"))?;
     let listener = listener(settings.listener_fd).map_err(told("no listening socket"))?;
     let counters = counters(settings.board_fd)?;
     let mut work = Work::begin(settings, counters)?;
     let vocabulary = tokio::select! {
         loaded = &mut work.loaded => loaded.map_err(|_| "the model's thread died while it loaded".to_owned())??,
         // Nothing of ours to finish, and llama.cpp cannot be interrupted.
-        _ = ends.next() => fork::leave(0),
+        _ = &mut end => fork::leave(0),
     };
     let service = service(settings, vocabulary, work.inbox.clone(), counters)?;
     tracing::info!(target: "engine", model = service.model, slots = settings.slots, context = settings.context, "ready");
     if let Some(link) = link {
         say(link, &ToMaster::Ready.encode()).map_err(told("the master does not listen"))?;
     }
-    serve_until(&mut ends, listener, service, work).await
+    serve_until(end, listener, service, work).await
 }
 
 async fn serve_until(
-    ends: &mut Ends<'_>,
+    end: oneshot::Receiver<()>,
     listener: UnixListener,
     service: Arc<Service>,
     mut work: Work,
@@ -84,7 +84,7 @@ async fn serve_until(
     let mut serving = std::pin::pin!(serve::listen(listener, service, stopping));
     tokio::select! {
         () = &mut serving => {}
-        () = ends.next() => {}
+        _ = end => {}
         _ = &mut work.ended => return Err("the model's thread died".to_owned()),
     }
     let _ = stop.send(true);
@@ -140,9 +140,12 @@ impl Work {
         let settings = settings.clone();
         let work = move || {
             match prepare(&settings, messages, counters) {
-                Ok((batch, vocabulary)) if tell.send(Ok(vocabulary)).is_ok() => batch.run(),
-                Ok(_) => {}
                 Err(reason) => drop(tell.send(Err(reason))),
+                Ok((batch, vocabulary)) => {
+                    if tell.send(Ok(vocabulary)).is_ok() {
+                        batch.run();
+                    }
+                }
             }
             drop(alive);
         };
@@ -169,49 +172,32 @@ fn prepare(
     Ok((batch, vocabulary))
 }
 
-/// What ends the engine: TERM or INT, QUIT, the master's death.
-struct Ends<'a> {
-    signals: AsyncFd<SelfPipe>,
-    link: Option<AsyncFd<&'a OwnedFd>>,
+/// Hears what ends the engine, on a thread of its own: neither a long step nor a busy loop makes it deaf.
+/// The receiver learns of TERM and INT; QUIT and the master's death end the process here and now.
+fn hear(link: Option<&OwnedFd>) -> io::Result<oneshot::Receiver<()>> {
+    let signals = SelfPipe::open(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT])?;
+    let link = link.map(OwnedFd::try_clone).transpose()?;
+    let (tell, heard) = oneshot::channel();
+    let mut tell = Some(tell);
+    let listen = move || {
+        loop {
+            wait_for(&signals, link.as_ref());
+            let arrived = signals.drain();
+            if arrived.contains(&Signal::SIGQUIT) || link.as_ref().is_some_and(|link| take(link) == Received::Closed) {
+                fork::leave(0);
+            }
+            if let Some(tell) = tell.take_if(|_| !arrived.is_empty()) {
+                let _ = tell.send(());
+            }
+        }
+    };
+    std::thread::Builder::new().name("ends".into()).spawn(listen)?;
+    Ok(heard)
 }
 
-impl<'a> Ends<'a> {
-    fn open(link: Option<&'a OwnedFd>) -> io::Result<Ends<'a>> {
-        let signals = SelfPipe::open(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT])?;
-        let link = link.map(|link| AsyncFd::with_interest(link, tokio::io::Interest::READABLE)).transpose()?;
-        Ok(Ends { signals: AsyncFd::with_interest(signals, tokio::io::Interest::READABLE)?, link })
-    }
-
-    /// Returns when the engine shall stop in order. When it shall stop now, it does not return.
-    async fn next(&mut self) {
-        tokio::select! {
-            () = terminated(&self.signals) => {}
-            () = abandoned(self.link.as_ref()) => fork::leave(0),
-        }
-    }
-}
-
-async fn terminated(signals: &AsyncFd<SelfPipe>) {
-    while let Ok(mut ready) = signals.readable().await {
-        let arrived = ready.get_inner().drain();
-        if arrived.contains(&Signal::SIGQUIT) {
-            fork::leave(0);
-        }
-        if !arrived.is_empty() {
-            return;
-        }
-        ready.clear_ready();
-    }
-}
-
-async fn abandoned(link: Option<&AsyncFd<&OwnedFd>>) {
-    let Some(link) = link else { return std::future::pending().await };
-    while let Ok(mut ready) = link.readable().await {
-        match take(ready.get_inner()) {
-            Received::Closed => return,
-            // The master says nothing to the engine that this version knows.
-            Received::Packet(_) => {}
-            Received::Nothing => ready.clear_ready(),
-        }
-    }
+/// Returns when a signal came or the link has something; also when a signal interrupted the wait.
+fn wait_for(signals: &SelfPipe, link: Option<&OwnedFd>) {
+    let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    fds.extend(link.map(|link| PollFd::new(link.as_fd(), PollFlags::POLLIN)));
+    let _ = poll(&mut fds, PollTimeout::NONE);
 }

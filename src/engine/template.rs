@@ -7,10 +7,11 @@
 
 use crate::chat::wire::Message;
 use aho_corasick::{AhoCorasick, MatchKind};
+use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value, context};
 use std::fmt::Write;
 
-/// A template may do so much work (minijinja counts instructions by fuel) … a conversation is a few thousand.
+/// The template's name in its environment, as it shows in messages.
 const NAME: &str = "chat";
 
 /// The template and the texts that messages must not bring in.
@@ -38,8 +39,7 @@ impl Template {
     /// A sentence with the template's line.
     pub fn new(source: String, controls: Vec<String>, borders: (String, String)) -> Result<Template, String> {
         let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        environment.set_syntax(syntax()?);
         environment.add_function("raise_exception", raise);
         environment.set_unknown_method_callback(python_method);
         environment
@@ -157,13 +157,18 @@ impl Marks {
 
 const END: char = '\u{fdd1}';
 
+/// As the templates' authors set Jinja up: a block's own line leaves no trace.
+fn syntax() -> Result<SyntaxConfig, String> {
+    SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|error| error.to_string())
+}
+
 fn raise(message: String) -> Result<Value, minijinja::Error> {
     Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
 }
 
 /// The methods of Python's strings and dictionaries that chat templates use: they were written for Python.
 fn python_method(
-    _: &minijinja::State<'_, '_>,
+    _: &mut minijinja::State<'_, '_>,
     value: &Value,
     method: &str,
     arguments: &[Value],
