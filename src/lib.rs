@@ -5,6 +5,7 @@
 
 pub mod board;
 pub mod listener;
+pub mod log;
 pub mod sys;
 pub mod worker;
 
