@@ -129,15 +129,26 @@ pub(super) fn authorization(text: &[u8], end: usize) -> Option<Found> {
     let credentials = &value[rest..run(value, rest, |byte| byte != b' ' && byte != b',')];
     let known = SCHEMES.iter().any(|scheme| value[..word].eq_ignore_ascii_case(scheme));
     if known && rest > word {
-        let whole = mark.is_some() || matches!(value[0] | 0x20, b'd' | b'a' | b'h' | b's' | b'n');
+        // Digest and signatures go on with names and quotes of their own.
+        if credentials.contains(&b'=') && matches!(value[0] | 0x20, b'd' | b'a' | b'h' | b's') {
+            return Some((from..if mark.is_some() { stop } else { parameters_end(text, from) }).into());
+        }
         let enough =
             credentials.len() >= 6 && (Mix::of(credentials).random() || credentials.len() >= 20 || mark.is_some());
-        let stop = if whole { stop } else { from + rest + credentials.len() };
+        let stop = if mark.is_some() { stop } else { from + rest + credentials.len() };
         return (enough && !values::prose(value)).then(|| (from..stop).into());
     }
     let first = &value[..word];
     let enough = first.len() >= 8 && (Mix::of(first).random() || first.len() >= 24) && !values::prose(value);
     enough.then(|| (from..if mark.is_some() { stop } else { from + word }).into())
+}
+
+/// The end of `name="value", …`: the line's, or inside a JSON string the quote that has no backslash.
+fn parameters_end(text: &[u8], from: usize) -> usize {
+    let end = line_end(text, from);
+    let escaped = memchr::memmem::find(&text[from..end], b"=\\\"").is_some();
+    let close = if escaped { closing(&text[..end], from, b'"', 0) } else { None };
+    close.unwrap_or(end)
 }
 
 const SCHEMES: [&[u8]; 11] = [

@@ -256,6 +256,9 @@ const SENTENCE: &[&[u8]] = &[
 
 /// A piece of a program: a call, an index, a path of names, a constant that is itself named for what it holds.
 fn code(value: &[u8], mix: Mix) -> bool {
+    if path(value, mix) {
+        return true;
+    }
     let name = value
         .iter()
         .take_while(|byte| alnum(**byte) || matches!(byte, b'_' | b'.' | b':' | b'$' | b'&' | b'*' | b'-' | b'>'))
@@ -280,6 +283,12 @@ fn code(value: &[u8], mix: Mix) -> bool {
             && head.contains(&b'.')
             && head.iter().any(u8::is_ascii_lowercase)
             && head.len() < 64)
+}
+
+/// `/etc/ssl/private/key.pem`
+fn path(value: &[u8], mix: Mix) -> bool {
+    let rooted = [&b"/"[..], b"./", b"../", b"~/"].iter().any(|root| value.starts_with(root));
+    rooted && mix.digits == 0 && mix.inner_upper == 0 && !value.iter().any(|byte| matches!(byte, b'+' | b'=' | b'!'))
 }
 
 /// Names of variables that hold what their name says.
