@@ -26,7 +26,7 @@ impl Raw {
     pub(super) fn next_line(&mut self) -> Option<Vec<u8>> {
         if let Some(end) = memchr::memchr(b'\n', &self.text) {
             let mut line: Vec<u8> = self.text.drain(..=end).collect();
-            line.truncate(end);
+            line.truncate(end - usize::from(end > 0 && line[end - 1] == b'\r'));
             return Some(line);
         }
         if self.text.len() < 2 * RECORD_BYTES_MAX {

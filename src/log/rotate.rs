@@ -46,16 +46,17 @@ pub fn prepare(plan: &Plan) -> Result<Prepared, String> {
 /// # Errors
 /// As [`prepare`].
 pub fn prepare_for(plan: &Plan, writer: Option<Identity>) -> Result<Prepared, String> {
+    let prepared = match open_dir(&plan.dir, writer) {
+        Ok(_) => Prepared { dir: Some(plan.dir.clone()), warning: None },
+        Err(problem) if plan.dir_set => return Err(format!("LOG_DIR: {problem}")),
+        Err(problem) => Prepared { dir: None, warning: Some(format!("{problem}; logging to stderr alone")) },
+    };
     for destination in [&plan.access, &plan.error] {
         if let Destination::File(path) = destination {
             look_at_file(path, writer)?;
         }
     }
-    match open_dir(&plan.dir, writer) {
-        Ok(_) => Ok(Prepared { dir: Some(plan.dir.clone()), warning: None }),
-        Err(problem) if plan.dir_set => Err(format!("LOG_DIR: {problem}")),
-        Err(problem) => Ok(Prepared { dir: None, warning: Some(format!("{problem}; logging to stderr alone")) }),
-    }
+    Ok(prepared)
 }
 
 fn look_at_file(path: &Path, writer: Option<Identity>) -> Result<(), String> {

@@ -7,17 +7,17 @@
 //! One thread, and one for each standard stream, which may block. It ignores every signal that would end it: what is
 //! under way when the master dies still reaches the file. Deliberately absent: a wait for anybody.
 
-use super::event::{self, Origin};
-use super::flood::Security;
-use super::outputs::{Outputs, Streams};
-use super::pipe::{self, Told};
-use super::raw::Raw;
-use super::record::{Kind, Packet, RECORD_BYTES_MAX};
-use super::redact::{Redactor, Trail};
-use super::tally::{self, Tally, word};
-use super::time::Stamp;
-use super::{Plan, batch::CUT_MARK, escape, lock, rotate, sink};
 use crate::board::{Board, Sender};
+use crate::log::event::{self, Origin};
+use crate::log::flood::Security;
+use crate::log::outputs::{Outputs, Streams};
+use crate::log::pipe::{self, Told};
+use crate::log::raw::Raw;
+use crate::log::record::{Kind, Packet, RECORD_BYTES_MAX};
+use crate::log::redact::{Redactor, Trail};
+use crate::log::tally::{self, Tally, word};
+use crate::log::time::Stamp;
+use crate::log::{Plan, batch::CUT_MARK, escape, lock, rotate, sink};
 use crate::sys::{clock, process, signal};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -73,7 +73,7 @@ struct Collector {
     board: Board,
     tally: Tally,
     redactor: Redactor,
-    format: super::Format,
+    format: crate::log::Format,
     sources: Vec<Source>,
     control: Option<OwnedFd>,
     outputs: Outputs,
@@ -376,3 +376,6 @@ fn tidy(line: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(CUT_MARK.as_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests;
