@@ -11,7 +11,7 @@ const BATCH_BYTES: usize = 16 * 1024;
 pub(super) const CUT_MARK: &str = "…[cut]";
 
 thread_local! {
-    static BATCH: RefCell<Batch> = RefCell::new(Batch::new());
+    static BATCH: RefCell<Batch> = RefCell::new(Batch::fresh());
 }
 
 /// Records of this thread that nobody else has seen yet.
@@ -37,15 +37,26 @@ pub(super) fn with<T>(f: impl FnOnce(&mut Batch) -> T) -> Option<T> {
     BATCH.try_with(|batch| batch.try_borrow_mut().ok().map(|mut batch| f(&mut batch))).ok().flatten()
 }
 
+/// No generation: a batch with this one keeps its sink.
+const PINNED: u32 = u32::MAX;
+
 impl Batch {
-    fn new() -> Batch {
+    /// A batch that does not follow the process's sink.
+    #[cfg(test)]
+    pub(super) fn pinned(sink: &'static Sink) -> Batch {
+        let mut batch = Batch::fresh();
+        (batch.sink, batch.generation) = (Some(sink), PINNED);
+        batch
+    }
+
+    fn fresh() -> Batch {
         Batch { records: Vec::new(), count: 0, generation: 0, sink: None, stamp: Stamp::default() }
     }
 
     /// Where this process's records go.
     pub(super) fn sink(&mut self) -> Option<&'static Sink> {
         let generation = sink::generation();
-        if self.generation != generation {
+        if self.generation != generation && self.generation != PINNED {
             self.generation = generation;
             self.sink = sink::current();
         }

@@ -70,11 +70,8 @@ pub fn start(plan: &Plan, sender: Sender, pipe: OwnedFd, board: Board) -> Result
 /// # Errors
 /// As [`start`].
 pub fn start_worker(plan: &Plan, sender: Sender, pipe: OwnedFd, board: Board) -> Result<Guard, String> {
-    let packer = Packer::new(pipe, board.sender(sender));
-    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE_BATCHES_MAX).thread_name("log");
-    let (appender, queue) = builder.finish(packer);
-    let full = appender.error_counter();
-    install(plan, sender, Door::Queue { appender, full }, board)?;
+    let (door, queue) = queue(pipe, board.sender(sender));
+    install(plan, sender, door, board)?;
     Ok(Guard { _queue: queue })
 }
 
@@ -104,22 +101,17 @@ pub(super) fn current() -> Option<&'static Sink> {
     *SINK.read().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn queue(pipe: OwnedFd, words: &'static [AtomicU64]) -> (Door, WorkerGuard) {
+    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE_BATCHES_MAX).thread_name("log");
+    let (appender, queue) = builder.finish(Packer::new(pipe, words));
+    let full = appender.error_counter();
+    (Door::Queue { appender, full }, queue)
+}
+
 fn install(plan: &Plan, sender: Sender, door: Door, board: Board) -> Result<(), String> {
-    let redactor = Redactor::new(&plan.patterns)?;
-    let sink = Sink {
-        words: board.sender(sender),
-        board,
-        door: Mutex::new(door),
-        format: plan.format,
-        client: plan.client,
-        access: access::Layout::of(plan)?,
-        process: name(sender),
-        pid: std::process::id(),
-        redactor,
-    };
     client_key();
     // Once a process image and once a fork: it lives as long as the process.
-    let sink: &'static Sink = Box::leak(Box::new(sink));
+    let sink: &'static Sink = Box::leak(Box::new(Sink::build(plan, sender, door, board)?));
     *SINK.write().unwrap_or_else(PoisonError::into_inner) = Some(sink);
     GENERATION.fetch_add(1, Release);
     event::subscribe();
@@ -137,6 +129,20 @@ pub(super) fn name(sender: Sender) -> String {
 }
 
 impl Sink {
+    fn build(plan: &Plan, sender: Sender, door: Door, board: Board) -> Result<Sink, String> {
+        Ok(Sink {
+            words: board.sender(sender),
+            board,
+            door: Mutex::new(door),
+            format: plan.format,
+            client: plan.client,
+            access: access::Layout::of(plan)?,
+            process: name(sender),
+            pid: std::process::id(),
+            redactor: Redactor::new(&plan.patterns)?,
+        })
+    }
+
     /// One more record exists, whatever becomes of it.
     pub(super) fn emitted(&self) {
         self.words[sender::EMITTED].fetch_add(1, Relaxed);
@@ -160,6 +166,102 @@ impl Sink {
     }
 }
 
-/// Shared by tests that start logging in this process: only one may at a time.
 #[cfg(test)]
-pub(super) static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+mod tests {
+    use super::*;
+    use crate::log::batch::Batch;
+    use crate::log::record::{Kind, PACKET_BYTES_MAX, Packet};
+    use crate::log::tally::{Tally, count};
+    use crate::sys::fd::packet_pair;
+    use nix::sys::socket::{MsgFlags, recv};
+    use std::os::fd::AsRawFd;
+
+    const SLOT: Sender = Sender::Slot(1);
+
+    fn batch(door: Door, board: Board) -> Batch {
+        let sink = Sink::build(&Plan::default(), SLOT, door, board).unwrap();
+        Batch::pinned(Box::leak(Box::new(sink)))
+    }
+
+    fn emit(batch: &mut Batch, number: usize, length: usize) {
+        batch.record(Kind::App, 3, |_, _, out| {
+            out.extend_from_slice(format!("{number:08} {}", "x".repeat(length)).as_bytes());
+        });
+    }
+
+    /// Takes what is in the pipe, counting as the log process does; the lines' numbers come back.
+    fn take(pipe: &OwnedFd, tally: Tally, wait: bool) -> Option<Vec<usize>> {
+        let mut buffer = vec![0; 1 << 17];
+        let flags = if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
+        let length = recv(pipe.as_raw_fd(), &mut buffer, flags).ok().filter(|length| *length > 0)?;
+        assert!(length <= PACKET_BYTES_MAX + record::RECORD_BYTES_MAX);
+        let packet = Packet::parse(&buffer[..length]).unwrap();
+        let lines: Vec<usize> =
+            packet.records().map(|record| std::str::from_utf8(&record.line[..8]).unwrap().parse().unwrap()).collect();
+        tally.take_over(SLOT, packet.first, lines.len() as u64);
+        tally.add(tally::word::WRITTEN, lines.len() as u64);
+        Some(lines)
+    }
+
+    #[test]
+    fn a_full_pipe_drops_at_once_and_counts_exactly() {
+        let board = Board::create().unwrap();
+        let (pipe, reader) = packet_pair().unwrap();
+        let mut batch = batch(Door::Direct { pipe, next: 0 }, board);
+        for number in 0..5_000 {
+            emit(&mut batch, number, 500);
+            batch.flush();
+        }
+        let mut numbers = Vec::new();
+        while let Some(lines) = take(&reader, Tally::new(board), false) {
+            numbers.extend(lines);
+        }
+        let total = count(board);
+        assert!(total.dropped > 0);
+        assert_eq!((total.emitted, total.written, total.lost), (5_000, numbers.len() as u64, 0));
+        assert_eq!(total.under_way(), 0);
+        assert!(numbers.is_sorted());
+    }
+
+    #[test]
+    fn a_stopped_log_process_costs_dropped_lines_and_nothing_uncounted() {
+        let board = Board::create().unwrap();
+        let (pipe, reader) = packet_pair().unwrap();
+        let (door, guard) = queue(pipe, board.sender(SLOT));
+        let mut batch = batch(door, board);
+        let total = 40_000;
+        for number in 0..total {
+            emit(&mut batch, number, 400);
+        }
+        batch.flush();
+        assert!(board.sender(SLOT)[sender::DROPPED].load(Relaxed) > 0);
+        let tally = Tally::new(board);
+        let mut numbers = Vec::new();
+        while count(board).under_way() > 0 {
+            numbers.extend(take(&reader, tally, true).unwrap());
+        }
+        let sum = count(board);
+        assert_eq!((sum.emitted, sum.written + sum.dropped, sum.lost), (total as u64, total as u64, 0));
+        assert_eq!(numbers.len() as u64, sum.written);
+        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
+        drop(guard);
+    }
+
+    #[test]
+    fn a_long_line_is_redacted_before_it_is_cut() {
+        let board = Board::create().unwrap();
+        let (pipe, reader) = packet_pair().unwrap();
+        let mut batch = batch(Door::Direct { pipe, next: 0 }, board);
+        let secret = "hf_QwErTyUiOpAsDfGhJkLzXcVbNm12345678";
+        batch.record(Kind::App, 3, |_, _, out| {
+            out.extend_from_slice(format!("{}{secret} tail", "y ".repeat(4_090)).as_bytes());
+        });
+        batch.flush();
+        let mut buffer = vec![0; 1 << 16];
+        let length = recv(reader.as_raw_fd(), &mut buffer, MsgFlags::empty()).unwrap();
+        let record = Packet::parse(&buffer[..length]).unwrap().records().next().unwrap();
+        assert!(record.line.len() <= record::RECORD_BYTES_MAX);
+        assert!(record.line.ends_with("…[cut]".as_bytes()));
+        assert!(memchr::memmem::find(record.line, b"hf_QwErT").is_none());
+    }
+}

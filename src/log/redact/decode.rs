@@ -12,16 +12,20 @@ pub(super) struct Shadow {
 impl Shadow {
     /// The shadow of `text`; none when nothing in it is escaped.
     pub(super) fn of(text: &[u8]) -> Option<Shadow> {
-        let first = memchr::memchr3_iter(b'%', b'\\', b'&', text).find(|at| escape(&text[*at..]).is_some())?;
+        let first = first_escape(text)?;
         let mut shadow = Shadow { text: Vec::with_capacity(text.len()), from: Vec::with_capacity(text.len() + 1) };
         shadow.text.extend_from_slice(&text[..first]);
         shadow.from.extend(0..first as u32);
         let mut at = first;
         while at < text.len() {
-            let (byte, length) = match text[at] {
-                b'%' | b'\\' | b'&' => escape(&text[at..]).unwrap_or((text[at], 1)),
-                plain => (plain, 1),
-            };
+            let plain = memchr::memchr3(b'%', b'\\', b'&', &text[at..]).unwrap_or(text.len() - at);
+            shadow.text.extend_from_slice(&text[at..at + plain]);
+            shadow.from.extend(at as u32..(at + plain) as u32);
+            at += plain;
+            if at == text.len() {
+                break;
+            }
+            let (byte, length) = escape(&text[at..]).unwrap_or((text[at], 1));
             shadow.text.push(byte);
             shadow.from.push(at as u32);
             at += length;
@@ -33,6 +37,18 @@ impl Shadow {
     /// Where `at` in the shadow lies in the original.
     pub(super) fn original(&self, at: usize) -> usize {
         self.from.get(at).or(self.from.last()).map_or(0, |at| *at as usize)
+    }
+}
+
+fn first_escape(text: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += memchr::memchr3(b'%', b'\\', b'&', text.get(at..)?)?;
+        if escape(&text[at..]).is_some() {
+            return Some(at);
+        }
+        // A run of backslashes is one question, not one for each.
+        at = if text[at] == b'\\' { super::text::run(text, at, |byte| byte == b'\\') } else { at + 1 };
     }
 }
 
@@ -48,9 +64,12 @@ fn escape(text: &[u8]) -> Option<(u8, usize)> {
 const ENTITIES: [(&[u8], u8); 6] =
     [(b"&quot;", b'"'), (b"&#34;", b'"'), (b"&#39;", b'\''), (b"&#x27;", b'\''), (b"&amp;", b'&'), (b"&#x2F;", b'/')];
 
+/// JSON in JSON in JSON in JSON.
+const SLASHES_MAX: usize = 16;
+
 /// `\u0041`, `\x41`, also when JSON in JSON has doubled the backslash.
 fn backslash(text: &[u8]) -> Option<(u8, usize)> {
-    let slashes = text.iter().take(8).take_while(|byte| **byte == b'\\').count();
+    let slashes = text.iter().take(SLASHES_MAX).take_while(|byte| **byte == b'\\').count();
     let (digits, length) = match text.get(slashes)? {
         b'u' if text.get(slashes + 1..slashes + 3)? == b"00" => (text.get(slashes + 3..slashes + 5)?, slashes + 5),
         b'x' => (text.get(slashes + 1..slashes + 3)?, slashes + 3),

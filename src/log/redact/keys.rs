@@ -5,6 +5,7 @@
 //! ```
 
 use super::text::{closing, ident, line_end, quote, run, short_run};
+use super::tokens::Memo;
 use super::values::{self, Context, Strength};
 use std::ops::Range;
 
@@ -42,7 +43,7 @@ struct Lead {
 }
 
 /// The value behind the name whose last word is `text[start..end]`.
-pub(super) fn value(text: &[u8], start: usize, end: usize, strength: Strength) -> Option<Found> {
+pub(super) fn value(text: &[u8], start: usize, end: usize, strength: Strength, memo: &mut Memo) -> Option<Found> {
     let name = Name::read(text, start, end)?;
     let lead = lead(text, &name)?;
     let at = blanks(text, lead.at);
@@ -54,7 +55,7 @@ pub(super) fn value(text: &[u8], start: usize, end: usize, strength: Strength) -
     }
     match opening(text, at) {
         Some((from, mark, slashes, call)) => quoted(text, from, (mark, slashes), &lead, strength, call),
-        None => bare(text, at, &name, &lead, strength),
+        None => bare(text, at, &name, &lead, strength, memo),
     }
 }
 
@@ -89,10 +90,15 @@ impl Name {
 
     /// The name is the value of an attribute called `name`: a form's part, an input, an entry of a list.
     fn named(&self, text: &[u8]) -> bool {
-        let before = &text[self.begin.saturating_sub(16)..self.begin];
-        let head: Vec<u8> =
-            before.iter().copied().filter(|byte| !matches!(byte, b'\\' | b'"' | b'\'' | b' ')).collect();
-        [&b"name="[..], b"name:", b"key:", b"key=", b"Name:", b"Key:"].iter().any(|lead| head.ends_with(lead))
+        let floor = self.begin.saturating_sub(16);
+        let dress = |byte: &u8| matches!(byte, b'\\' | b'"' | b'\'' | b' ');
+        let undress = |to: usize| floor + text[floor..to].iter().rposition(|byte| !dress(byte)).map_or(0, |at| at + 1);
+        let separator = undress(self.begin);
+        if separator == floor || !matches!(text[separator - 1], b'=' | b':') {
+            return false;
+        }
+        let before = &text[floor..undress(separator - 1)];
+        [&b"name"[..], b"key", b"Name", b"Key"].iter().any(|word| before.ends_with(word))
     }
 
     /// The first thing on its line, but for blanks, a dash and quotes.
@@ -217,8 +223,8 @@ fn in_list(text: &[u8], name: &Name) -> bool {
 
 /// `machine … login … password …`
 fn netrc(text: &[u8], name: &Name) -> bool {
-    let before = &text[name.begin.saturating_sub(128)..name.begin];
-    memchr::memmem::find(before, b"login ").is_some()
+    let begins = text.starts_with(b"machine ") || text.starts_with(b"default ") || text.starts_with(b"login ");
+    begins && name.begin < 256
 }
 
 /// The inside of `["…", "…"]`.
@@ -265,7 +271,7 @@ fn quoted(text: &[u8], from: usize, mark: (u8, usize), lead: &Lead, strength: St
     values::secret(&text[from..end], context, strength, true).then(|| (from..end).into())
 }
 
-fn bare(text: &[u8], at: usize, name: &Name, lead: &Lead, strength: Strength) -> Option<Found> {
+fn bare(text: &[u8], at: usize, name: &Name, lead: &Lead, strength: Strength, memo: &mut Memo) -> Option<Found> {
     if lead.context == Context::List {
         return None;
     }
@@ -273,7 +279,7 @@ fn bare(text: &[u8], at: usize, name: &Name, lead: &Lead, strength: Strength) ->
         return block(text, at);
     }
     let json = name.quote.is_some();
-    let end = bare_end(text, at, json);
+    let end = memo.bare(at, json, || bare_end(text, at, json));
     let word = &text[at..end];
     let alone = matches!(
         text.get(blanks(text, end)),
@@ -340,12 +346,12 @@ fn ends_word(next: Option<&u8>) -> bool {
 }
 
 /// A value of a query: `?sig=…`, whose name is too common elsewhere.
-pub(super) fn query(text: &[u8], start: usize, end: usize) -> Option<Found> {
+pub(super) fn query(text: &[u8], start: usize, end: usize, memo: &mut Memo) -> Option<Found> {
     let floor = start.saturating_sub(NAME_BYTES_MAX);
     let before = text[floor..start].iter().rposition(|byte| !ident(*byte)).map(|at| text[floor + at]);
     if !matches!(before, Some(b'?' | b'&' | b';')) {
         return None;
     }
-    let stop = bare_end(text, end, false);
+    let stop = memo.bare(end, false, || bare_end(text, end, false));
     values::secret(&text[end..stop], Context::Flag, Strength::Token, true).then(|| (end..stop).into())
 }

@@ -99,17 +99,17 @@ impl Family {
     ) -> Option<Found> {
         match self {
             Family::Shape(shape) => shape.at(text, start, end, memo).map(Found::from),
-            Family::Jwt => tokens::jwt(text, start).map(Found::from),
-            Family::Key(strength) => keys::value(text, start, end, strength),
+            Family::Jwt => tokens::jwt(text, start, memo).map(Found::from),
+            Family::Key(strength) => keys::value(text, start, end, strength, memo),
             Family::Token => {
-                keys::value(text, start, end, Strength::Token).or_else(|| schemes::scheme(text, start, end, 16))
+                keys::value(text, start, end, Strength::Token, memo).or_else(|| schemes::scheme(text, start, end, 16))
             }
             Family::Bearer => schemes::scheme(text, start, end, 8),
             Family::Basic => schemes::basic(text, start, end),
             Family::Authorization => schemes::authorization(text, end),
             Family::Cookie => schemes::cookie(text, end),
-            Family::Query => keys::query(text, start, end),
-            Family::Url => schemes::userinfo(text, end),
+            Family::Query => keys::query(text, start, end, memo),
+            Family::Url => schemes::userinfo(text, end, memo),
             Family::UserFlag => schemes::user_flag(text, end),
             Family::PrivateKey => {
                 let (range, open) = match pem::pem(text, start, end) {

@@ -112,7 +112,7 @@ impl Redactor {
         let mut covered = 0;
         for hit in self.literals.find_overlapping_iter(line) {
             let family = &self.families[hit.pattern().as_usize()];
-            if hit.start() < covered && !matches!(family, Family::PrivateKey) {
+            if hit.start() < covered && (finds.key_open || !matches!(family, Family::PrivateKey)) {
                 continue;
             }
             if let Some(found) = family.look(line, hit.start(), hit.end(), &mut memo, finds) {

@@ -2,6 +2,7 @@
 
 use super::keys::Found;
 use super::text::{Mix, alnum, base64, closing, credential, line_end, quote, run, short_run, word_begins};
+use super::tokens::Memo;
 use super::values;
 
 /// Longest authority of a URL that is looked at.
@@ -69,7 +70,10 @@ fn sextet(byte: u8) -> Option<u32> {
 }
 
 /// The user's part of a URL's authority, which begins at `from`.
-pub(super) fn userinfo(text: &[u8], from: usize) -> Option<Found> {
+pub(super) fn userinfo(text: &[u8], from: usize, memo: &mut Memo) -> Option<Found> {
+    if memo.at_sign(text, from) - from > AUTHORITY_BYTES_MAX {
+        return None;
+    }
     let stop =
         short_run(text, from, AUTHORITY_BYTES_MAX, |byte| !ends_url(byte) && !matches!(byte, b'/' | b'?' | b'#'));
     let at = match memchr::memrchr(b'@', &text[from..stop]) {

@@ -68,21 +68,58 @@ const fn classes() -> [u8; 256] {
 
 static CLASSES: [u8; 256] = classes();
 
-/// The run that was measured last: many prefixes in one long word must not measure it again and again.
+/// What was measured last: many prefixes in one long word, or many URLs without a user, must not be measured again and
+/// again.
 #[derive(Default)]
 pub(super) struct Memo {
+    run: Run,
+    at_sign: Option<(usize, usize)>,
+    bare: Option<(usize, usize, bool)>,
+}
+
+/// A run of one alphabet.
+#[derive(Clone, Copy, Default)]
+struct Run {
     alphabet: u8,
     from: usize,
     to: usize,
+    /// No digit and no capital in it.
+    small: bool,
 }
 
 impl Memo {
-    fn run(&mut self, text: &[u8], from: usize, alphabet: u8) -> usize {
-        if self.alphabet != alphabet || from < self.from || from > self.to {
+    fn run(&mut self, text: &[u8], from: usize, alphabet: u8) -> Run {
+        if self.run.alphabet != alphabet || from < self.run.from || from > self.run.to {
             let length = text[from..].iter().position(|byte| CLASSES[*byte as usize] & alphabet == 0);
-            *self = Memo { alphabet, from, to: length.map_or(text.len(), |length| from + length) };
+            let to = length.map_or(text.len(), |length| from + length);
+            let small = text[from..to].iter().all(|byte| CLASSES[*byte as usize] & CAPITAL == 0);
+            self.run = Run { alphabet, from, to, small };
         }
-        self.to
+        self.run
+    }
+
+    /// The first `@` at or after `from`; the end of the text without one.
+    pub(super) fn at_sign(&mut self, text: &[u8], from: usize) -> usize {
+        match self.at_sign {
+            Some((asked, found)) if asked <= from && from <= found => found,
+            _ => {
+                let found = memchr::memchr(b'@', &text[from..]).map_or(text.len(), |at| from + at);
+                self.at_sign = Some((from, found));
+                found
+            }
+        }
+    }
+
+    /// The end of a value without quotes that begins at `from`, asked of `measure` once a value.
+    pub(super) fn bare(&mut self, from: usize, json: bool, measure: impl FnOnce() -> usize) -> usize {
+        match self.bare {
+            Some((asked, found, of)) if asked <= from && from < found && of == json => found,
+            _ => {
+                let found = measure();
+                self.bare = Some((from, found, json));
+                found
+            }
+        }
     }
 }
 
@@ -228,7 +265,11 @@ impl Shape {
         if word && !word_begins(text, start) {
             return None;
         }
-        let stop = trimmed(text, end, memo.run(text, end, self.alphabet));
+        let run = memo.run(text, end, self.alphabet);
+        if run.to - end < self.least || (run.small && run.to - end < SMALL_BYTES_MIN && self.needs != Length) {
+            return None;
+        }
+        let stop = trimmed(text, end, run.to);
         let rest = &text[end..stop];
         let enough = rest.len() >= self.least
             && match self.needs {
@@ -239,6 +280,9 @@ impl Shape {
         enough.then_some(start..stop)
     }
 }
+
+/// Small letters alone are a token when there are so many without a break.
+const SMALL_BYTES_MIN: usize = 30;
 
 /// A sentence's last point or dash is not the token's.
 fn trimmed(text: &[u8], from: usize, to: usize) -> usize {
@@ -251,7 +295,7 @@ fn trimmed(text: &[u8], from: usize, to: usize) -> usize {
 fn random(rest: &[u8]) -> bool {
     let head = &rest[..rest.len().min(48)];
     if !head.iter().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase()) {
-        return head.len() >= 30 && head.iter().all(u8::is_ascii_alphanumeric);
+        return head.len() >= SMALL_BYTES_MIN && head.iter().all(u8::is_ascii_alphanumeric);
     }
     let mix = Mix::of(head);
     mix.random() && head.split(|byte| !alnum(*byte)).any(|part| part.len() >= 6 && Mix::of(part).random())
@@ -260,11 +304,11 @@ fn random(rest: &[u8]) -> bool {
 }
 
 /// A JSON Web Token, signed (three parts) or encrypted (five), whole or cut: `eyJ` begins the base64 of `{"`.
-pub(super) fn jwt(text: &[u8], start: usize) -> Option<Range<usize>> {
+pub(super) fn jwt(text: &[u8], start: usize, memo: &mut Memo) -> Option<Range<usize>> {
     if !text[start..].starts_with(b"eyJ") || !word_begins(text, start) {
         return None;
     }
-    let mut end = run(text, start, url_safe);
+    let mut end = memo.run(text, start, URL_SAFE).to;
     let mut parts = 1;
     while parts < 5 && text.get(end) == Some(&b'.') {
         let next = run(text, end + 1, url_safe);
@@ -313,12 +357,16 @@ mod tests {
         }
     }
 
+    fn whole(text: &[u8]) -> Option<Range<usize>> {
+        jwt(text, 0, &mut Memo::default())
+    }
+
     #[test]
     fn jwts_are_found_whole_and_cut() {
         let token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dBjftJeZ4CVP";
-        assert_eq!(jwt(token.as_bytes(), 0), Some(0..token.len()));
-        assert_eq!(jwt(&token.as_bytes()[..20], 0), Some(0..20));
-        assert_eq!(jwt(b"eyJzdWIiOiIxIn0.dBjftJeZ4CVP", 0), Some(0..28));
-        assert_eq!(jwt(b"eyJub3RlIjoiaGVsbG8ifQ", 0), None);
+        assert_eq!(whole(token.as_bytes()), Some(0..token.len()));
+        assert_eq!(whole(&token.as_bytes()[..20]), Some(0..20));
+        assert_eq!(whole(b"eyJzdWIiOiIxIn0.dBjftJeZ4CVP"), Some(0..28));
+        assert_eq!(whole(b"eyJub3RlIjoiaGVsbG8ifQ"), None);
     }
 }

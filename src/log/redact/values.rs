@@ -34,7 +34,12 @@ pub(super) enum Context {
 
 /// True when `value` is a secret. `alone`: nothing follows it on its line that makes it the beginning of a sentence.
 pub(super) fn secret(value: &[u8], context: Context, strength: Strength, alone: bool) -> bool {
-    if value.is_empty() || placeholder(value) {
+    let least = match (strength, context) {
+        (_, Context::Part) | (Strength::Strong, _) => 1,
+        (Strength::Token, _) => 8,
+        (Strength::Weak, _) => 4,
+    };
+    if value.len() < least || placeholder(value) {
         return false;
     }
     let mix = Mix::of(value);
@@ -67,117 +72,54 @@ fn loose(mix: Mix, value: &[u8]) -> bool {
 
 /// What stands in a document, a template or a log in a secret's place.
 fn placeholder(value: &[u8]) -> bool {
-    let lower = value[..value.len().min(24)].to_ascii_lowercase();
     let first = value[0];
-    let trimmed: &[u8] =
-        match lower.iter().rposition(|byte| !matches!(byte, b'.' | b'!' | b'?' | b',' | b';' | b':' | b')')) {
-            Some(last) => &lower[..=last],
-            None => return true,
-        };
-    value.iter().all(|byte| *byte == first || matches!(byte, b'-' | b'.' | b' ')) && (value.len() > 2 || !alnum(first))
-        || lower.starts_with(b"[redacted")
-        || lower.starts_with(b"***")
-        || lower.starts_with(b"<")
-        || lower.starts_with(b"{{")
-        || lower.starts_with(b"${")
-        || lower.starts_with(b"$(")
-        || lower.starts_with(b"{}")
-        || lower.starts_with(b"%s")
-        || (first == b'$' && value[1..].iter().all(|byte| alnum(*byte) || *byte == b'_'))
-        || (first == b'{' && value.last() == Some(&b'}') && !value.contains(&b':'))
-        || WORDS.contains(&trimmed)
+    let template = match first {
+        b'[' => value.len() == 1 || value[1..].starts_with(b"REDACTED"),
+        b'*' => value.starts_with(b"***"),
+        b'<' => true,
+        b'%' => value.starts_with(b"%s"),
+        b'$' => {
+            matches!(value.get(1), Some(b'{' | b'(')) || value[1..].iter().all(|byte| alnum(*byte) || *byte == b'_')
+        }
+        b'{' => {
+            value.len() == 1 || matches!(value[1], b'{' | b'}') || value.last() == Some(&b'}') && !value.contains(&b':')
+        }
+        _ => false,
+    };
+    let filler = value.iter().all(|byte| *byte == first || matches!(byte, b'-' | b'.' | b' '));
+    template || (filler && (value.len() > 2 || !alnum(first))) || empty_word(value)
 }
 
-/// Words that say there is none, or of what kind it is, or that go on as a sentence.
-const WORDS: &[&[u8]] = &[
-    b"null",
-    b"none",
-    b"nil",
-    b"true",
-    b"false",
-    b"undefined",
-    b"nan",
-    b"empty",
-    b"unset",
-    b"redacted",
-    b"hidden",
-    b"masked",
-    b"omitted",
-    b"required",
-    b"optional",
-    b"missing",
-    b"invalid",
-    b"incorrect",
-    b"wrong",
-    b"expired",
-    b"revoked",
-    b"unknown",
-    b"yes",
-    b"no",
-    b"ok",
-    b"failed",
-    b"rejected",
-    b"accepted",
-    b"denied",
-    b"string",
-    b"str",
-    b"&str",
-    b"bytes",
-    b"bool",
-    b"boolean",
-    b"int",
-    b"integer",
-    b"number",
-    b"any",
-    b"object",
-    b"char",
-    b"text",
-    b"varchar",
-    b"password",
-    b"passwords",
-    b"passwd",
-    b"passphrase",
-    b"secret",
-    b"secrets",
-    b"token",
-    b"tokens",
-    b"bearer",
-    b"basic",
-    b"digest",
-    b"key",
-    b"value",
-    b"the",
-    b"a",
-    b"an",
-    b"is",
-    b"was",
-    b"must",
-    b"should",
-    b"please",
-    b"your",
-    b"my",
-    b"not",
-    b"self",
-    b"this",
-    b"new",
-    b"default",
-    b"function",
-    b"async",
-    b"await",
-    b"return",
-    b"input",
-    b"prompt",
-    b"config",
-    b"env",
-    b"file",
-    b"include",
-    b"same-origin",
-    b"disabled",
-    b"enabled",
-    b"[",
-    b"{",
-    b"(",
-];
+/// A word that says there is none, or of what kind it is, or that goes on as a sentence.
+fn empty_word(value: &[u8]) -> bool {
+    let mut lower = [0u8; WORD_BYTES_MAX];
+    let tail = value.iter().rev().take_while(|byte| matches!(byte, b'.' | b'!' | b'?' | b',' | b';' | b':' | b')'));
+    let length = value.len() - tail.count();
+    if length == 0 || length > WORD_BYTES_MAX {
+        return length == 0;
+    }
+    let lower = &mut lower[..length];
+    lower.copy_from_slice(&value[..length]);
+    lower.make_ascii_lowercase();
+    #[rustfmt::skip]
+    let word = matches!(
+        &*lower,
+        b"null" | b"none" | b"nil" | b"true" | b"false" | b"undefined" | b"nan" | b"empty" | b"unset" | b"redacted"
+        | b"hidden" | b"masked" | b"omitted" | b"required" | b"optional" | b"missing" | b"invalid" | b"incorrect"
+        | b"wrong" | b"expired" | b"revoked" | b"unknown" | b"yes" | b"no" | b"ok" | b"failed" | b"rejected"
+        | b"accepted" | b"denied" | b"string" | b"str" | b"&str" | b"bytes" | b"bool" | b"boolean" | b"int"
+        | b"integer" | b"number" | b"any" | b"object" | b"char" | b"text" | b"varchar" | b"password" | b"passwords"
+        | b"passwd" | b"passphrase" | b"secret" | b"secrets" | b"token" | b"tokens" | b"bearer" | b"basic"
+        | b"digest" | b"key" | b"value" | b"the" | b"a" | b"an" | b"is" | b"was" | b"must" | b"should" | b"please"
+        | b"your" | b"my" | b"not" | b"self" | b"this" | b"new" | b"default" | b"function" | b"async" | b"await"
+        | b"return" | b"input" | b"prompt" | b"config" | b"env" | b"file" | b"include" | b"same-origin"
+        | b"disabled" | b"enabled" | b"("
+    );
+    word
+}
+
+/// The longest word that [`empty_word`] knows.
+const WORD_BYTES_MAX: usize = 12;
 
 /// A type in a program.
 pub(super) fn type_name(word: &[u8]) -> bool {
@@ -275,8 +217,9 @@ fn code(value: &[u8], mix: Mix) -> bool {
     if !rest.is_empty() && !rest.iter().all(|byte| matches!(byte, b')' | b';' | b',' | b'}' | b'?' | b'!')) {
         return false;
     }
-    let last = head.rsplit(|byte| *byte == b'.' || *byte == b':').next().unwrap_or(head).to_ascii_lowercase();
-    let echoes = ECHOES.iter().any(|word| last.ends_with(word)) && mix.digits == 0;
+    let last = head.rsplit(|byte| *byte == b'.' || *byte == b':').next().unwrap_or(head);
+    let ends = |word: &&[u8]| last.len() >= word.len() && last[last.len() - word.len()..].eq_ignore_ascii_case(word);
+    let echoes = mix.digits == 0 && ECHOES.iter().any(ends);
     echoes
         || (names
             && mix.digits == 0

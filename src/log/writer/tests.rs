@@ -408,7 +408,7 @@ fn unusable_directories_are_refused_with_the_way_to_mend_them() {
     fs::write(dir.file("file"), "").unwrap();
     let refusal = |name: &str| rotate::prepare(&Plan { access: Destination::Stream, ..plan(&dir.file(name)) });
     for (name, word) in
-        [("link", "symbolic link"), ("open", "chmod 700"), ("file", "no directory"), ("file/x", "mkdir")]
+        [("link", "symbolic link"), ("open", "chmod 700"), ("file", "no directory"), ("file/x", "no directory")]
     {
         let sentence = refusal(name).unwrap_err();
         assert!(sentence.starts_with("LOG_DIR: ") && sentence.contains(word), "{name}: {sentence}");
