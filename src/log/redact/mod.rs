@@ -23,7 +23,9 @@ mod values;
 
 pub use trail::{Trail, filter};
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use aho_corasick::automaton::{Automaton, StateID};
+use aho_corasick::dfa::DFA;
+use aho_corasick::{Anchored, MatchKind};
 use decode::Shadow;
 use keys::Found;
 use literals::Family;
@@ -37,7 +39,8 @@ const SHADOWS_MAX: usize = 3;
 
 /// Compiled patterns; made once a process.
 pub struct Redactor {
-    literals: AhoCorasick,
+    literals: DFA,
+    start: StateID,
     families: Vec<Family>,
     extra: Vec<Regex>,
 }
@@ -57,15 +60,15 @@ impl Redactor {
     /// A sentence that names the pattern that does not compile, or that would match everything.
     pub fn new(extra: &[String]) -> Result<Redactor, String> {
         let (names, families) = literals::all();
-        let literals = AhoCorasick::builder()
+        let literals = DFA::builder()
             .ascii_case_insensitive(true)
             .match_kind(MatchKind::Standard)
-            .kind(Some(AhoCorasickKind::DFA))
             .prefilter(false)
             .build(names)
             .map_err(|error| format!("redaction: {error}"))?;
+        let start = literals.start_state(Anchored::No).map_err(|error| format!("redaction: {error}"))?;
         let extra = extra.iter().map(|pattern| compile(pattern)).collect::<Result<_, String>>()?;
-        Ok(Redactor { literals, families, extra })
+        Ok(Redactor { literals, start, families, extra })
     }
 
     /// A line without its secrets; borrowed when it has none.
@@ -109,14 +112,36 @@ impl Redactor {
 
     fn scan(&self, line: &[u8], finds: &mut Finds) {
         let mut memo = tokens::Memo::default();
-        let mut covered = 0;
-        for hit in self.literals.find_overlapping_iter(line) {
-            let family = &self.families[hit.pattern().as_usize()];
-            if hit.start() < covered && (finds.key_open || !matches!(family, Family::PrivateKey)) {
+        let (mut state, mut covered) = (self.start, 0);
+        for (at, byte) in line.iter().enumerate() {
+            state = self.literals.next_state(Anchored::No, state, *byte);
+            // Special are few states: those that match, and one that cannot be reached without an anchor.
+            if self.literals.is_special(state) && self.literals.is_match(state) {
+                self.hits(line, state, at + 1, &mut memo, &mut covered, finds);
+            }
+        }
+    }
+
+    /// Every literal that ends at `end`. Out of line: the loop above keeps its registers.
+    #[inline(never)]
+    fn hits(
+        &self,
+        line: &[u8],
+        state: StateID,
+        end: usize,
+        memo: &mut tokens::Memo,
+        covered: &mut usize,
+        finds: &mut Finds,
+    ) {
+        for index in 0..self.literals.match_len(state) {
+            let pattern = self.literals.match_pattern(state, index);
+            let start = end - self.literals.pattern_len(pattern);
+            let family = &self.families[pattern.as_usize()];
+            if start < *covered && (finds.key_open || !matches!(family, Family::PrivateKey)) {
                 continue;
             }
-            if let Some(found) = family.look(line, hit.start(), hit.end(), &mut memo, finds) {
-                covered = covered.max(found.range.end);
+            if let Some(found) = family.look(line, start, end, memo, finds) {
+                *covered = found.range.end.max(*covered);
                 finds.ranges.push(found);
             }
         }

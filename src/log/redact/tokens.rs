@@ -266,7 +266,7 @@ impl Shape {
             return None;
         }
         let run = memo.run(text, end, self.alphabet);
-        if run.to - end < self.least || (run.small && run.to - end < SMALL_BYTES_MIN && self.needs != Length) {
+        if run.to - end < self.least || (run.small && self.needs != Length && !small_token(&text[end..run.to])) {
             return None;
         }
         let stop = trimmed(text, end, run.to);
@@ -284,6 +284,10 @@ impl Shape {
 /// Small letters alone are a token when there are so many without a break.
 const SMALL_BYTES_MIN: usize = 30;
 
+fn small_token(rest: &[u8]) -> bool {
+    rest.get(..SMALL_BYTES_MIN).is_some_and(|head| head.iter().all(u8::is_ascii_lowercase))
+}
+
 /// A sentence's last point or dash is not the token's.
 fn trimmed(text: &[u8], from: usize, to: usize) -> usize {
     let tail = text[from..to].iter().rev().take_while(|byte| matches!(byte, b'.' | b'-' | b'/')).count();
@@ -294,8 +298,8 @@ fn trimmed(text: &[u8], from: usize, to: usize) -> usize {
 /// beginning decides.
 fn random(rest: &[u8]) -> bool {
     let head = &rest[..rest.len().min(48)];
-    if !head.iter().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase()) {
-        return head.len() >= SMALL_BYTES_MIN && head.iter().all(u8::is_ascii_alphanumeric);
+    if small_token(head) {
+        return true;
     }
     let mix = Mix::of(head);
     mix.random() && head.split(|byte| !alnum(*byte)).any(|part| part.len() >= 6 && Mix::of(part).random())
