@@ -18,14 +18,16 @@ impl Shadow {
         shadow.from.extend(0..first as u32);
         let mut at = first;
         while at < text.len() {
-            let plain = memchr::memchr3(b'%', b'\\', b'&', &text[at..]).unwrap_or(text.len() - at);
-            shadow.text.extend_from_slice(&text[at..at + plain]);
-            shadow.from.extend(at as u32..(at + plain) as u32);
-            at += plain;
-            if at == text.len() {
-                break;
-            }
-            let (byte, length) = escape(&text[at..]).unwrap_or((text[at], 1));
+            let (byte, length) = match text[at] {
+                b'%' | b'\\' | b'&' => escape(&text[at..]).unwrap_or((text[at], 1)),
+                _ => {
+                    let plain = memchr::memchr3(b'%', b'\\', b'&', &text[at..]).unwrap_or(text.len() - at);
+                    shadow.text.extend_from_slice(&text[at..at + plain]);
+                    shadow.from.extend(at as u32..(at + plain) as u32);
+                    at += plain;
+                    continue;
+                }
+            };
             shadow.text.push(byte);
             shadow.from.push(at as u32);
             at += length;
@@ -43,12 +45,14 @@ impl Shadow {
 fn first_escape(text: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
-        at += memchr::memchr3(b'%', b'\\', b'&', text.get(at..)?)?;
-        if escape(&text[at..]).is_some() {
-            return Some(at);
+        at = match text.get(at)? {
+            b'%' | b'&' if escape(&text[at..]).is_some() => return Some(at),
+            b'%' | b'&' => at + 1,
+            b'\\' if escape(&text[at..]).is_some() => return Some(at),
+            // A run of backslashes is one question, not one for each.
+            b'\\' => super::text::run(text, at, |byte| byte == b'\\'),
+            _ => at + memchr::memchr3(b'%', b'\\', b'&', &text[at..])?,
         }
-        // A run of backslashes is one question, not one for each.
-        at = if text[at] == b'\\' { super::text::run(text, at, |byte| byte == b'\\') } else { at + 1 };
     }
 }
 

@@ -169,13 +169,12 @@ fn named_value(text: &[u8], name: &Name) -> Option<Lead> {
     if let Some(skip) = empty_line(text, end) {
         return Some(Lead { at: skip, context: Context::Part });
     }
-    let window = &text[name.end..text.len().min(name.end + 64)];
-    let word = memchr::memmem::find(window, b"value")?;
-    let between = |byte: &u8| matches!(byte, b'\\' | b'"' | b'\'' | b' ' | b',' | b'\n');
-    if !window[..word].iter().all(between) {
+    let between = |byte| matches!(byte, b'\\' | b'"' | b'\'' | b' ' | b',' | b'\n');
+    let word = short_run(text, name.end, 64, between);
+    if !text[word..].starts_with(b"value") {
         return None;
     }
-    let at = name.end + word + 5;
+    let at = word + 5;
     let at = run(text, at, |byte| matches!(byte, b'\\' | b'"' | b'\''));
     let at = blanks(text, at);
     matches!(text.get(at), Some(b':' | b'=')).then_some(Lead { at: at + 1, context: Context::Quoted })

@@ -158,7 +158,7 @@ fn compile(pattern: &str) -> Result<Regex, String> {
 }
 
 fn cut_out(line: &[u8], mut ranges: Vec<Found>) -> Vec<u8> {
-    ranges.sort_by_key(|found| (found.range.start, std::cmp::Reverse(found.range.end)));
+    ranges.sort_unstable_by_key(|found| (found.range.start, std::cmp::Reverse(found.range.end)));
     let mut out = Vec::with_capacity(line.len());
     let mut at = 0;
     for Found { range, wrap } in ranges {
@@ -168,9 +168,16 @@ fn cut_out(line: &[u8], mut ranges: Vec<Found>) -> Vec<u8> {
             continue;
         }
         out.extend_from_slice(&line[at..range.start]);
-        let (quote, slashes) = wrap.map_or((None, 0), |(quote, slashes)| (Some(quote), slashes));
-        let wrapping = std::iter::repeat_n(b'\\', slashes).chain(quote).collect::<Vec<u8>>();
-        [&wrapping, MARK, &wrapping].iter().for_each(|part| out.extend_from_slice(part));
+        let mark = |out: &mut Vec<u8>| match wrap {
+            Some((quote, slashes)) => {
+                out.resize(out.len() + slashes, b'\\');
+                out.push(quote);
+            }
+            None => {}
+        };
+        mark(&mut out);
+        out.extend_from_slice(MARK);
+        mark(&mut out);
         at = range.end;
     }
     out.extend_from_slice(&line[at..]);
