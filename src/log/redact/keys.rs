@@ -69,7 +69,7 @@ impl Name {
         }
         let mut name = Name { begin, word_end, end: word_end, quote: None };
         let after = short_run(text, word_end, 16, |byte| byte == b'\\');
-        if let Some(mark) = text.get(after).filter(|byte| quote(**byte)) {
+        if let Some(mark) = text.get(after).filter(|byte| matches!(byte, b'"' | b'\'')) {
             name.quote = Some((*mark, after - word_end));
             name.end = after + 1;
         }
@@ -157,9 +157,11 @@ fn lead(text: &[u8], name: &Name) -> Option<Lead> {
 /// `: str = ` between a name and its value: a type, then the separator that counts.
 fn typed(text: &[u8], colon: usize) -> Option<Lead> {
     let from = blanks(text, colon + 1);
-    let end = short_run(text, from, 24, |byte| ident(byte) || matches!(byte, b'&' | b'<' | b'>' | b'[' | b']'));
+    let end = short_run(text, from, 48, |byte| {
+        ident(byte) || matches!(byte, b'&' | b'<' | b'>' | b'[' | b']' | b'*' | b':' | b'.')
+    });
     let equals = blanks(text, end);
-    let is_type = end > from && equals > end && values::type_name(&text[from..end]);
+    let is_type = end > from && equals > end && equals < text.len();
     (is_type && text.get(equals) == Some(&b'=')).then_some(Lead { at: equals + 1, context: Context::Loose })
 }
 
@@ -248,6 +250,9 @@ fn opening(text: &[u8], at: usize) -> Option<(usize, u8, usize, bool)> {
     if text.get(word) == Some(&b'(') {
         from = word + 1;
         call = &text[at..word] != b"Some";
+        if text[at..word].contains(&b'.') {
+            return None;
+        }
     } else if word - at <= 2
         && text[at..word].iter().all(|byte| matches!(byte, b'b' | b'r' | b'f' | b'u' | b'B' | b'R'))
     {
@@ -264,7 +269,7 @@ fn quoted(text: &[u8], from: usize, mark: (u8, usize), lead: &Lead, strength: St
     let end = closing(text, from, mark.0, mark.1).unwrap_or(text.len());
     let context = match lead.context {
         Context::List | Context::Flag => lead.context,
-        _ if call => Context::List,
+        _ if call => Context::Call,
         _ => Context::Quoted,
     };
     values::secret(&text[from..end], context, strength, true).then(|| (from..end).into())
@@ -292,8 +297,9 @@ fn bare(text: &[u8], at: usize, name: &Name, lead: &Lead, strength: Strength, me
     if values::path_of_pwd(&text[name.begin..name.word_end], word) {
         return None;
     }
-    let wrap = name.quote.filter(|_| json && lead.context != Context::Part);
-    values::secret(word, lead.context, strength, alone).then_some(Found { range: at..end, wrap })
+    let context = if json { Context::Loose } else { lead.context };
+    let wrap = name.quote;
+    values::secret(word, context, strength, alone).then_some(Found { range: at..end, wrap })
 }
 
 /// `password: |` and its lines, when they stand in one text with escaped newlines.

@@ -4,6 +4,7 @@ use super::Finds;
 use super::keys::{self, Found};
 use super::pem::{self, Pem};
 use super::schemes;
+use super::text;
 use super::tokens::{self, Memo, SHAPES};
 use super::values::Strength;
 
@@ -100,11 +101,11 @@ impl Family {
         match self {
             Family::Shape(shape) => shape.at(text, start, end, memo).map(Found::from),
             Family::Jwt => tokens::jwt(text, start, memo).map(Found::from),
+            Family::Key(Strength::Weak) if !text::part_begins(text, start) => None,
             Family::Key(strength) => keys::value(text, start, end, strength, memo),
-            Family::Token => {
-                keys::value(text, start, end, Strength::Token, memo).or_else(|| schemes::scheme(text, start, end, 16))
-            }
-            Family::Bearer => schemes::scheme(text, start, end, 8),
+            Family::Token => keys::value(text, start, end, Strength::Token, memo)
+                .or_else(|| schemes::scheme(text, start, end, 16, false)),
+            Family::Bearer => schemes::scheme(text, start, end, 8, true),
             Family::Basic => schemes::basic(text, start, end),
             Family::Authorization => schemes::authorization(text, end),
             Family::Cookie => schemes::cookie(text, end),

@@ -8,20 +8,28 @@ use super::values;
 /// Longest authority of a URL that is looked at.
 const AUTHORITY_BYTES_MAX: usize = 512;
 
-/// The value after `Bearer` or `Token`.
-pub(super) fn scheme(text: &[u8], start: usize, end: usize, least: usize) -> Option<Found> {
+/// The value after `Bearer` or `Token`; `dressed`: quotes may stand between.
+pub(super) fn scheme(text: &[u8], start: usize, end: usize, least: usize, dressed: bool) -> Option<Found> {
     if !word_begins(text, start) {
         return None;
     }
-    let from =
-        short_run(text, end, 12, |byte| matches!(byte, b' ' | b'\t' | b':' | b'=' | b'+' | b'\\') || quote(byte));
+    let from = short_run(text, end, 12, if dressed { between } else { blank });
     if from == end || (text[from - 1] == b'\\' && !text[from..].starts_with(b"\\")) {
         return None;
     }
     let stop = end_of_word(text, from, run(text, from, credential));
-    let mix = Mix::of(&text[from..stop]);
-    let enough = stop - from >= least && (mix.random() || stop - from >= 40);
-    enough.then(|| (from..stop).into())
+    let value = &text[from..stop];
+    let enough = value.len() >= least && (Mix::of(value).random() || value.len() >= 40);
+    (enough && memchr::memmem::find(&value[..value.len().min(16)], b"://").is_none()).then(|| (from..stop).into())
+}
+
+/// What stands between a scheme and its value.
+fn between(byte: u8) -> bool {
+    blank(byte) || byte == b'\\' || quote(byte)
+}
+
+fn blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b':' | b'=' | b'+')
 }
 
 fn end_of_word(text: &[u8], from: usize, to: usize) -> usize {
@@ -34,28 +42,28 @@ pub(super) fn basic(text: &[u8], start: usize, end: usize) -> Option<Found> {
     if !word_begins(text, start) {
         return None;
     }
-    let from =
-        short_run(text, end, 12, |byte| matches!(byte, b' ' | b'\t' | b':' | b'=' | b'+' | b'\\') || quote(byte));
+    let from = short_run(text, end, 12, between);
     let stop = run(text, from, |byte| base64(byte) || byte == b'%');
     let enough = from > end && stop - from >= 6 && (pair_inside(&text[from..stop]) || stop - from >= 40);
     enough.then(|| (from..stop).into())
 }
 
-/// True when base64 decodes to printable text with a colon.
+/// True when base64 decodes to text with a colon.
 fn pair_inside(encoded: &[u8]) -> bool {
-    let mut colon = false;
+    let mut decoded = Vec::with_capacity(264);
     for group in encoded[..encoded.len().min(344)].chunks(4) {
-        let mut bits = 0u32;
         let count = group.iter().take_while(|byte| sextet(**byte).is_some()).count();
-        group[..count].iter().for_each(|byte| bits = bits << 6 | sextet(*byte).unwrap_or(0));
-        bits <<= 6 * (4 - count as u32);
-        let bytes = &bits.to_be_bytes()[1..][..(count * 6) / 8];
-        if bytes.iter().any(|byte| *byte < 0x20 || *byte == 0x7f) {
-            return false;
-        }
-        colon |= bytes.contains(&b':');
+        let bits = group[..count].iter().fold(0u32, |bits, byte| bits << 6 | sextet(*byte).unwrap_or(0));
+        let bytes = (bits << (6 * (4 - count as u32))).to_be_bytes();
+        decoded.extend_from_slice(&bytes[1..][..(count * 6) / 8]);
     }
-    colon
+    // A cut may have split the last character.
+    let text = match std::str::from_utf8(&decoded) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => std::str::from_utf8(&decoded[..error.valid_up_to()]).unwrap_or(""),
+        Err(_) => return false,
+    };
+    text.contains(':') && !text.chars().any(char::is_control)
 }
 
 fn sextet(byte: u8) -> Option<u32> {
@@ -143,7 +151,8 @@ pub(super) fn authorization(text: &[u8], end: usize) -> Option<Found> {
         return (enough && !values::prose(value)).then(|| (from..stop).into());
     }
     let first = &value[..word];
-    let enough = first.len() >= 8 && (Mix::of(first).random() || first.len() >= 24) && !values::prose(value);
+    let random = Mix::of(first).random() || first.len() >= 24;
+    let enough = first.len() >= 8 && random && !values::prose(value) && (mark.is_some() || !values::looks_code(first));
     enough.then(|| (from..if mark.is_some() { stop } else { from + word }).into())
 }
 

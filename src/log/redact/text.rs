@@ -52,6 +52,11 @@ pub(super) fn word_begins(text: &[u8], at: usize) -> bool {
     escaped || percent || (at >= 6 && text[at - 6..].starts_with(b"\\u00"))
 }
 
+/// True where a part of a name may begin: `DB_PASS`, `dbPass`, not `bypass`.
+pub(super) fn part_begins(text: &[u8], at: usize) -> bool {
+    word_begins(text, at) || (text[at].is_ascii_uppercase() && text[at - 1].is_ascii_lowercase())
+}
+
 /// What kinds of characters a word has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mix {

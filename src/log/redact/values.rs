@@ -26,8 +26,10 @@ pub(super) enum Context {
     Quoted,
     /// `--name value`
     Flag,
-    /// `"name", "value"`; `name "value"`; an argument of a call.
+    /// `"name", "value"`; `name "value"`.
     List,
+    /// `name = call("value")`
+    Call,
     /// The part of a form.
     Part,
 }
@@ -35,7 +37,8 @@ pub(super) enum Context {
 /// True when `value` is a secret. `alone`: nothing follows it on its line that makes it the beginning of a sentence.
 pub(super) fn secret(value: &[u8], context: Context, strength: Strength, alone: bool) -> bool {
     let least = match (strength, context) {
-        (_, Context::Part) | (Strength::Strong, _) => 1,
+        (_, Context::Part) => 1,
+        (Strength::Strong, _) => 4,
         (Strength::Token, _) => 8,
         (Strength::Weak, _) => 4,
     };
@@ -50,19 +53,42 @@ pub(super) fn secret(value: &[u8], context: Context, strength: Strength, alone: 
         (Context::Quoted, Strength::Strong) => !prose(value) && !code(value, mix),
         (Context::Quoted, Strength::Token) => long && (mix.random() || value.len() >= 20) && !prose(value),
         (Context::Quoted, Strength::Weak) => value.len() >= 4 && odd && !prose(value),
+        (Context::Call, _) => long && mix.random() && mix.lower + mix.upper > 1 && !spaced(value),
         (Context::List, Strength::Strong) => value.len() >= 6 && odd && !spaced(value) && !code(value, mix),
         (Context::List, _) => long && mix.random() && !spaced(value) && !code(value, mix),
         (Context::Tight, Strength::Strong) => !code(value, mix),
         (Context::Tight | Context::Flag | Context::Loose | Context::Line, Strength::Token) => {
-            long && (mix.random() || value.len() >= 20 || mix.digits >= 8) && !code(value, mix)
+            long && (mix.random() || value.len() >= 20 || mix.digits >= 8)
+                && !code(value, mix)
+                && (matches!(context, Context::Tight | Context::Flag) || !source(value, mix))
         }
         (Context::Tight | Context::Flag, Strength::Weak) => value.len() >= 4 && odd && !code(value, mix),
         (Context::Flag, Strength::Strong) => !code(value, mix) && !value.starts_with(b"-"),
         (Context::Loose | Context::Line, Strength::Strong) => {
-            !code(value, mix) && (loose(mix, value) || (alone && value.len() >= 6 && context == Context::Line))
+            !code(value, mix)
+                && !source(value, mix)
+                && (loose(mix, value) || (alone && value.len() >= 6 && context == Context::Line))
         }
         (Context::Loose | Context::Line, Strength::Weak) => long && mix.random() && !code(value, mix),
     }
+}
+
+/// True for a piece of a program where a header's value is expected.
+pub(super) fn looks_code(value: &[u8]) -> bool {
+    let mix = Mix::of(value);
+    code(value, mix) || source(value, mix)
+}
+
+/// What stands after `name: ` or `name = ` in a program: a type, a call, a constant, a number.
+fn source(value: &[u8], mix: Mix) -> bool {
+    let name = value.iter().take_while(|byte| alnum(**byte) || matches!(byte, b'_' | b'.' | b':')).count();
+    let pointer = matches!(value[0], b'*' | b'&' | b'(' | b'_') || memchr::memmem::find(value, b"::").is_some();
+    let call =
+        name > 0 && name < 64 && !value[0].is_ascii_digit() && matches!(value.get(name), Some(b'(' | b'[' | b'<'));
+    let constant = mix.lower == 0 && mix.digits <= 3 && value.contains(&b'_') && name == value.len();
+    let number = mix.lower + mix.upper + mix.symbols == 0 && mix.digits < 6;
+    let kind = matches!(value, [b'u' | b'i' | b'f', b'1'..=b'9', b'0'..=b'9', ..]) && value.len() <= 4;
+    pointer || call || constant || number || kind
 }
 
 /// A word after `name: ` that is more than a word.
@@ -82,7 +108,8 @@ fn placeholder(value: &[u8]) -> bool {
             matches!(value.get(1), Some(b'{' | b'(')) || value[1..].iter().all(|byte| alnum(*byte) || *byte == b'_')
         }
         b'{' => {
-            value.len() == 1 || matches!(value[1], b'{' | b'}') || value.last() == Some(&b'}') && !value.contains(&b':')
+            let name = value[1..].iter().take_while(|byte| alnum(**byte) || matches!(byte, b'_' | b'.')).count();
+            matches!(value.get(name + 1), None | Some(b'{' | b'}' | b'!' | b':'))
         }
         _ => false,
     };
@@ -120,24 +147,6 @@ fn empty_word(value: &[u8]) -> bool {
 
 /// The longest word that [`empty_word`] knows.
 const WORD_BYTES_MAX: usize = 12;
-
-/// A type in a program.
-pub(super) fn type_name(word: &[u8]) -> bool {
-    let base: Vec<u8> = word.iter().copied().filter(|byte| alnum(*byte)).collect();
-    [
-        &b"str"[..],
-        b"string",
-        b"String",
-        b"bytes",
-        b"text",
-        b"Optionalstr",
-        b"OptionString",
-        b"staticstr",
-        b"any",
-        b"Any",
-    ]
-    .contains(&base.as_slice())
-}
 
 fn spaced(value: &[u8]) -> bool {
     value.contains(&b' ')
@@ -214,7 +223,7 @@ fn code(value: &[u8], mix: Mix) -> bool {
     if names && matches!(rest.first(), Some(b'(' | b'[' | b'{')) {
         return true;
     }
-    if !rest.is_empty() && !rest.iter().all(|byte| matches!(byte, b')' | b';' | b',' | b'}' | b'?' | b'!')) {
+    if !rest.is_empty() && !rest.iter().all(|byte| matches!(byte, b')' | b';' | b',' | b'}' | b'?' | b'!' | b':')) {
         return false;
     }
     let last = head.rsplit(|byte| *byte == b'.' || *byte == b':').next().unwrap_or(head);
@@ -247,6 +256,8 @@ const ECHOES: &[&[u8]] = &[
     b"_pass",
     b"value",
     b"cookie",
+    b"privatekey",
+    b"privatekey",
 ];
 
 /// A name as people give them: letters, a few digits at the end.
