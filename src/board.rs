@@ -21,8 +21,9 @@ pub const LANES_MAX: usize = 16;
 const HEADER_WORDS: usize = 16;
 const LOG_WORDS: usize = 64;
 const ENGINE_WORDS: usize = 16;
-/// Two words for each sender of log records: emitted and dropped.
-const SENDER_WORDS: usize = 2;
+/// For each sender of log records: emitted, dropped, and the number that the log process expects next; a cache line
+/// of its own, for workers count side by side.
+const SENDER_WORDS: usize = 8;
 /// Senders beside the workers: the master and the engine.
 const SENDERS_MAX: usize = SLOTS_MAX + 2;
 const SLOT_WORDS: usize = 16;
@@ -79,7 +80,7 @@ impl Board {
         &self.words[HEADER_WORDS + LOG_WORDS..][..ENGINE_WORDS]
     }
 
-    /// Two words, emitted and dropped, for one sender of log records.
+    /// The words of one sender of log records: emitted, dropped (its own), and the next number the log process expects.
     pub fn sender(&self, sender: Sender) -> &'static [AtomicU64] {
         let at = HEADER_WORDS + LOG_WORDS + ENGINE_WORDS + sender.index() * SENDER_WORDS;
         &self.words[at..][..SENDER_WORDS]

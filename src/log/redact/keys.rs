@@ -1,0 +1,362 @@
+//! Secrets that stand behind a name: `password=…`, `"token": "…"`, `<secret>…</secret>`, `--api-key …`.
+//!
+//! ```text
+//! name ─ closing quote? ─ separator ─ opening quote? ─ value ─ is it one? (values)
+//! ```
+
+use super::text::{closing, ident, line_end, quote, run, short_run};
+use super::tokens::Memo;
+use super::values::{self, Context, Strength};
+use std::ops::Range;
+
+/// A name's longest part before the word that makes it a secret's.
+const NAME_BYTES_MAX: usize = 64;
+/// Blanks that a separator may stand between.
+const BLANKS_MAX: usize = 32;
+
+/// A value to cut out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) range: Range<usize>,
+    /// Quotes that the mark needs, so that JSON stays JSON: the quote and its backslashes.
+    pub(super) wrap: Option<(u8, usize)>,
+}
+
+impl From<Range<usize>> for Found {
+    fn from(range: Range<usize>) -> Found {
+        Found { range, wrap: None }
+    }
+}
+
+/// The name, and the quote around it.
+struct Name {
+    begin: usize,
+    word_end: usize,
+    end: usize,
+    quote: Option<(u8, usize)>,
+}
+
+/// Where the value begins, and how it was led in.
+struct Lead {
+    at: usize,
+    context: Context,
+}
+
+/// The value behind the name whose last word is `text[start..end]`.
+pub(super) fn value(text: &[u8], start: usize, end: usize, strength: Strength, memo: &mut Memo) -> Option<Found> {
+    let name = Name::read(text, start, end)?;
+    let lead = lead(text, &name)?;
+    let at = blanks(text, lead.at);
+    if lead.context == Context::Part {
+        return part(text, at);
+    }
+    if let Some(list) = list(text, at) {
+        return Some(Found { range: list, wrap: name.quote });
+    }
+    match opening(text, at) {
+        Some((from, mark, slashes, call)) => quoted(text, from, (mark, slashes), &lead, strength, call),
+        None => bare(text, at, &name, &lead, strength, memo),
+    }
+}
+
+impl Name {
+    fn read(text: &[u8], start: usize, end: usize) -> Option<Name> {
+        let floor = start.saturating_sub(NAME_BYTES_MAX);
+        let begin = text[floor..start].iter().rposition(|byte| !ident(*byte)).map_or(floor, |at| floor + at + 1);
+        let word_end = short_run(text, end, 2, |byte| byte.is_ascii_digit());
+        if text.get(word_end).is_some_and(|byte| ident(*byte)) {
+            return None;
+        }
+        let mut name = Name { begin, word_end, end: word_end, quote: None };
+        let after = short_run(text, word_end, 16, |byte| byte == b'\\');
+        if let Some(mark) = text.get(after).filter(|byte| matches!(byte, b'"' | b'\'')) {
+            name.quote = Some((*mark, after - word_end));
+            name.end = after + 1;
+        }
+        name.end += usize::from(text.get(name.end) == Some(&b']'));
+        Some(name)
+    }
+
+    /// `--password`.
+    fn flag(&self, text: &[u8]) -> bool {
+        text[self.begin..].starts_with(b"-") && self.quote.is_none()
+    }
+
+    /// `<password>`.
+    fn tag(&self, text: &[u8]) -> bool {
+        let before = self.begin.checked_sub(1).map(|at| text[at]);
+        matches!(before, Some(b'<' | b':')) && text.get(self.end) == Some(&b'>')
+    }
+
+    /// The name is the value of an attribute called `name`: a form's part, an input, an entry of a list.
+    fn named(&self, text: &[u8]) -> bool {
+        let floor = self.begin.saturating_sub(16);
+        let dress = |byte: &u8| matches!(byte, b'\\' | b'"' | b'\'' | b' ');
+        let undress = |to: usize| floor + text[floor..to].iter().rposition(|byte| !dress(byte)).map_or(0, |at| at + 1);
+        let separator = undress(self.begin);
+        if separator == floor || !matches!(text[separator - 1], b'=' | b':') {
+            return false;
+        }
+        let before = &text[floor..undress(separator - 1)];
+        [&b"name"[..], b"key", b"Name", b"Key"].iter().any(|word| before.ends_with(word))
+    }
+
+    /// The first thing on its line, but for blanks, a dash and quotes.
+    pub(super) fn leads_line(&self, text: &[u8]) -> bool {
+        let floor = self.begin.saturating_sub(NAME_BYTES_MAX);
+        let before = &text[floor..self.begin];
+        let shut = before.iter().rposition(|byte| !matches!(byte, b' ' | b'\t' | b'-' | b'#'));
+        match shut {
+            None => floor == 0,
+            Some(at) => {
+                let at = floor + at;
+                matches!(text[at], b'\n' | b'\r') || (at > 0 && text[at - 1] == b'\\' && text[at] == b'n')
+            }
+        }
+    }
+}
+
+fn blanks(text: &[u8], from: usize) -> usize {
+    short_run(text, from, BLANKS_MAX, |byte| byte == b' ' || byte == b'\t')
+}
+
+/// What stands between name and value.
+fn lead(text: &[u8], name: &Name) -> Option<Lead> {
+    if name.tag(text) {
+        return Some(Lead { at: name.end + 1, context: Context::Tight });
+    }
+    if name.quote.is_some() && name.named(text) {
+        return named_value(text, name);
+    }
+    let at = blanks(text, name.end);
+    let spaced = at > name.end;
+    let rest = &text[at..];
+    let tight = |length: usize| {
+        let follows = text.get(at + length).is_some_and(|byte| *byte == b' ' || *byte == b'\t');
+        let context = match (spaced || follows, name.quote.is_some()) {
+            (_, true) => Context::Quoted,
+            (false, false) => Context::Tight,
+            (true, false) if rest[0] == b':' && !spaced && name.leads_line(text) => Context::Line,
+            (true, false) => Context::Loose,
+        };
+        Some(Lead { at: at + length, context })
+    };
+    match rest {
+        [b'=', b'=' | b'~', ..] | [b':', b':', ..] => None,
+        [b'=', b'>', ..] | [b':', b'=', ..] => tight(2),
+        [b'=', ..] => tight(1),
+        [b':', ..] => typed(text, at).or_else(|| tight(1)),
+        [b',', ..] if name.quote.is_some() && in_list(text, name) => Some(Lead { at: at + 1, context: Context::List }),
+        _ if spaced && name.flag(text) => Some(Lead { at, context: Context::Flag }),
+        [mark, ..] if spaced && quote(*mark) => Some(Lead { at, context: Context::List }),
+        _ if spaced && netrc(text, name) => Some(Lead { at, context: Context::Flag }),
+        _ => None,
+    }
+}
+
+/// `: str = ` between a name and its value: a type, then the separator that counts.
+fn typed(text: &[u8], colon: usize) -> Option<Lead> {
+    let from = blanks(text, colon + 1);
+    let end = short_run(text, from, 48, |byte| {
+        ident(byte) || matches!(byte, b'&' | b'<' | b'>' | b'[' | b']' | b'*' | b':' | b'.')
+    });
+    let equals = blanks(text, end);
+    let is_type = end > from && equals > end && equals < text.len();
+    (is_type && text.get(equals) == Some(&b'=')).then_some(Lead { at: equals + 1, context: Context::Loose })
+}
+
+/// `name="password"` and then its value: `value="…"`, `"value": "…"`, or the part of a form after an empty line.
+fn named_value(text: &[u8], name: &Name) -> Option<Lead> {
+    let end = line_end(text, name.end);
+    if let Some(skip) = empty_line(text, end) {
+        return Some(Lead { at: skip, context: Context::Part });
+    }
+    let between = |byte| matches!(byte, b'\\' | b'"' | b'\'' | b' ' | b',' | b'\n');
+    let word = short_run(text, name.end, 64, between);
+    if !text[word..].starts_with(b"value") {
+        return None;
+    }
+    let at = word + 5;
+    let at = run(text, at, |byte| matches!(byte, b'\\' | b'"' | b'\''));
+    let at = blanks(text, at);
+    matches!(text.get(at), Some(b':' | b'=')).then_some(Lead { at: at + 1, context: Context::Quoted })
+}
+
+/// After the head of a form's part: past an empty line, whose newlines may be escaped.
+fn empty_line(text: &[u8], from: usize) -> Option<usize> {
+    let window = &text[from..text.len().min(from + 160)];
+    let mut newlines = 0;
+    let mut at = 0;
+    while at < window.len() && newlines < 8 {
+        let slashes = run(window, at, |byte| byte == b'\\') - at;
+        match window.get(at + slashes) {
+            Some(b'\n') => newlines += 4,
+            Some(b'n') if slashes > 0 => newlines += 4,
+            Some(b'\r') => {}
+            Some(b'r') if slashes > 0 => {}
+            _ if newlines >= 8 => break,
+            _ if newlines > 0 && slashes == 0 => {
+                // Another line of the part's head, such as its content type.
+                at = line_end(window, at);
+                newlines = 0;
+                continue;
+            }
+            _ => return None,
+        }
+        at += slashes + 1;
+    }
+    (newlines >= 8).then_some(from + at)
+}
+
+fn part(text: &[u8], at: usize) -> Option<Found> {
+    let end = line_end(text, at);
+    let end = memchr::memchr(b'"', &text[at..end]).map_or(end, |quote| at + quote);
+    let end = at + text[at..end].iter().rposition(|byte| *byte != b'\\').map_or(0, |last| last + 1);
+    (end > at).then(|| (at..end).into())
+}
+
+/// `["authorization", "…"]`, `(b"x-api-key", b"…")`: a pair, not a sentence.
+fn in_list(text: &[u8], name: &Name) -> bool {
+    let before =
+        text[..name.begin].iter().rev().skip_while(|byte| quote(**byte) || matches!(byte, b'\\' | b'b')).next();
+    matches!(before, Some(b'(' | b'['))
+}
+
+/// `machine … login … password …`
+fn netrc(text: &[u8], name: &Name) -> bool {
+    let begins = text.starts_with(b"machine ") || text.starts_with(b"default ") || text.starts_with(b"login ");
+    begins && name.begin < 256
+}
+
+/// The inside of `["…", "…"]`.
+fn list(text: &[u8], at: usize) -> Option<Range<usize>> {
+    if text.get(at) != Some(&b'[') {
+        return None;
+    }
+    let from = blanks(text, at + 1);
+    let mark = short_run(text, from, 16, |byte| byte == b'\\');
+    text.get(mark).filter(|byte| quote(**byte))?;
+    let close = memchr::memchr(b']', &text[mark..]).map_or(text.len(), |length| mark + length);
+    let inside = &text[from..close];
+    (!values::prose(inside)).then_some(from..close)
+}
+
+/// An opening quote at `at`, perhaps behind a prefix (`b"`, `Some("`, `String::from("`): where the inside begins, the
+/// quote, its backslashes, and whether it is the argument of a call.
+fn opening(text: &[u8], at: usize) -> Option<(usize, u8, usize, bool)> {
+    let mut from = at;
+    let word = short_run(text, at, 32, |byte| ident(byte) || byte == b':' || byte == b'.');
+    let mut call = false;
+    if text.get(word) == Some(&b'(') {
+        from = word + 1;
+        call = &text[at..word] != b"Some";
+        if text[at..word].contains(&b'.') {
+            return None;
+        }
+    } else if word - at <= 2
+        && text[at..word].iter().all(|byte| matches!(byte, b'b' | b'r' | b'f' | b'u' | b'B' | b'R'))
+    {
+        from = word;
+    }
+    let mark = short_run(text, from, 16, |byte| byte == b'\\');
+    let byte = *text.get(mark).filter(|byte| quote(**byte))?;
+    // A triple quote is one quote.
+    let triple = if text[mark..].starts_with(&[byte; 3]) { 2 } else { 0 };
+    Some((mark + 1 + triple, byte, mark - from, call))
+}
+
+fn quoted(text: &[u8], from: usize, mark: (u8, usize), lead: &Lead, strength: Strength, call: bool) -> Option<Found> {
+    let end = closing(text, from, mark.0, mark.1).unwrap_or(text.len());
+    let context = match lead.context {
+        Context::List | Context::Flag => lead.context,
+        _ if call => Context::Call,
+        _ => Context::Quoted,
+    };
+    values::secret(&text[from..end], context, strength, true).then(|| (from..end).into())
+}
+
+fn bare(text: &[u8], at: usize, name: &Name, lead: &Lead, strength: Strength, memo: &mut Memo) -> Option<Found> {
+    if lead.context == Context::List {
+        return None;
+    }
+    if matches!(text.get(at), Some(b'|' | b'>')) {
+        return block(text, at);
+    }
+    let json = name.quote.is_some();
+    let end = memo.bare(at, json, || bare_end(text, at, json));
+    let word = &text[at..end];
+    let alone = matches!(
+        text.get(blanks(text, end)),
+        None | Some(b'\n' | b'\r' | b'\\' | b'"' | b'\'' | b'`' | b',' | b';' | b'#' | b'&' | b'}' | b')')
+    );
+    if lead.context == Context::Line && !alone {
+        let end = line_value_end(text, at);
+        return (!values::prose(&text[at..end]) && values::secret(word, Context::Line, strength, false))
+            .then(|| (at..end).into());
+    }
+    if values::path_of_pwd(&text[name.begin..name.word_end], word) {
+        return None;
+    }
+    let context = if json { Context::Loose } else { lead.context };
+    let wrap = name.quote;
+    values::secret(word, context, strength, alone).then_some(Found { range: at..end, wrap })
+}
+
+/// `password: |` and its lines, when they stand in one text with escaped newlines.
+fn block(text: &[u8], at: usize) -> Option<Found> {
+    let head = line_end(text, at);
+    if head - at > 3 || head == text.len() {
+        return None;
+    }
+    let newline = run(text, head, |byte| matches!(byte, b'\\' | b'\r' | b'\n'));
+    let from = blanks(text, newline + usize::from(matches!(text.get(newline), Some(b'n'))));
+    let end = line_value_end(text, from);
+    (end > from).then(|| (from..end).into())
+}
+
+/// The end of a line's value: before an escaped or real newline, or the quote that ends the text around it.
+fn line_value_end(text: &[u8], at: usize) -> usize {
+    let end = line_end(text, at);
+    let end = memchr::memchr2(b'"', b'\'', &text[at..end]).map_or(end, |quote| at + quote);
+    at + text[at..end].iter().rposition(|byte| !matches!(byte, b' ' | b'\\')).map_or(0, |last| last + 1)
+}
+
+/// The end of a value without quotes. Beside a quoted name it is JSON, and a comma ends it; elsewhere only a comma
+/// and the like that ends a word does, for passwords hold anything.
+fn bare_end(text: &[u8], from: usize, json: bool) -> usize {
+    let mut at = from;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\r' | b'"' | b'\'' | b'`' | b'<' | b'&' => break,
+            b'\\' => {
+                let after = run(text, at, |byte| byte == b'\\');
+                if text.get(after).is_none_or(|next| matches!(next, b'n' | b'r' | b't' | b'"' | b'\'' | b'`')) {
+                    break;
+                }
+                at = after;
+                continue;
+            }
+            b',' | b';' | b')' | b'}' | b']' | b'|' if json || ends_word(text.get(at + 1)) => break,
+            _ => {}
+        }
+        at += 1;
+    }
+    at
+}
+
+fn ends_word(next: Option<&u8>) -> bool {
+    next.is_none_or(|byte| {
+        byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b'`' | b'\\' | b',' | b')' | b'}' | b']' | b';')
+    })
+}
+
+/// A value of a query: `?sig=…`, whose name is too common elsewhere.
+pub(super) fn query(text: &[u8], start: usize, end: usize, memo: &mut Memo) -> Option<Found> {
+    let floor = start.saturating_sub(NAME_BYTES_MAX);
+    let before = text[floor..start].iter().rposition(|byte| !ident(*byte)).map(|at| text[floor + at]);
+    if !matches!(before, Some(b'?' | b'&' | b';')) {
+        return None;
+    }
+    let stop = memo.bare(end, false, || bare_end(text, end, false));
+    values::secret(&text[end..stop], Context::Flag, Strength::Token, true).then(|| (end..stop).into())
+}

@@ -1,0 +1,188 @@
+//! The redactor: a line in, the same line without its secrets out.
+//!
+//! ```text
+//! line ── one scan for ~170 literals (aho-corasick) ── nothing? the line as it is
+//!             └─ each hit: its family looks around it ── ranges ─┐
+//! line with %41, \u0041, &quot; ── its shadow, decoded ── same ──┴─ merged, each becomes [REDACTED]
+//! ```
+//!
+//! Families: [`tokens`] (makers' prefixes), [`keys`] (a name and its value; [`values`] says whether it is one),
+//! [`schemes`] (Bearer, Basic, headers, URLs), [`pem`]. Everything is linear in the line, and nothing is remembered
+//! but a [`Trail`] of a few numbers: a key's lines, a form's part, a block of YAML.
+//! Deliberately absent: entropy guesses; they take hashes, ids and pictures for secrets.
+
+mod decode;
+mod keys;
+mod literals;
+mod pem;
+mod schemes;
+mod text;
+mod tokens;
+mod trail;
+mod values;
+
+pub use trail::{Trail, filter};
+
+use aho_corasick::automaton::{Automaton, StateID};
+use aho_corasick::dfa::DFA;
+use aho_corasick::{Anchored, MatchKind};
+use decode::Shadow;
+use keys::Found;
+use literals::Family;
+use regex::bytes::Regex;
+use std::borrow::Cow;
+
+/// What stands in a secret's place.
+pub const MARK: &[u8] = b"[REDACTED]";
+/// A secret may be escaped twice: JSON in a query in JSON.
+const SHADOWS_MAX: usize = 3;
+
+/// Compiled patterns; made once a process.
+pub struct Redactor {
+    literals: DFA,
+    start: StateID,
+    families: Vec<Family>,
+    extra: Vec<Regex>,
+}
+
+/// What a look at one text found.
+#[derive(Default)]
+struct Finds {
+    ranges: Vec<Found>,
+    /// A private key begins and does not end.
+    key_open: bool,
+}
+
+impl Redactor {
+    /// Compiles the built-in patterns and the operator's own.
+    ///
+    /// # Errors
+    /// A sentence that names the pattern that does not compile, or that would match everything.
+    pub fn new(extra: &[String]) -> Result<Redactor, String> {
+        let (names, families) = literals::all();
+        let literals = DFA::builder()
+            .ascii_case_insensitive(true)
+            .match_kind(MatchKind::Standard)
+            .prefilter(false)
+            .build(names)
+            .map_err(|error| format!("redaction: {error}"))?;
+        let start = literals.start_state(Anchored::No).map_err(|error| format!("redaction: {error}"))?;
+        let extra = extra.iter().map(|pattern| compile(pattern)).collect::<Result<_, String>>()?;
+        Ok(Redactor { literals, start, families, extra })
+    }
+
+    /// A line without its secrets; borrowed when it has none.
+    pub fn line<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
+        self.line_after(line, &mut Trail::default())
+    }
+
+    /// The next line of a text, whose lines before left `trail`.
+    pub fn line_after<'a>(&self, line: &'a [u8], trail: &mut Trail) -> Cow<'a, [u8]> {
+        let mut finds = self.find(line);
+        trail.follow(line, &mut finds);
+        if finds.ranges.is_empty() { Cow::Borrowed(line) } else { Cow::Owned(cut_out(line, finds.ranges)) }
+    }
+
+    fn find(&self, line: &[u8]) -> Finds {
+        let mut finds = Finds::default();
+        self.scan(line, &mut finds);
+        for pattern in &self.extra {
+            let matches = pattern.find_iter(line).filter(|found| !found.is_empty());
+            finds.ranges.extend(matches.map(|found| Found::from(found.range())));
+        }
+        self.shadows(line, &mut finds);
+        finds
+    }
+
+    /// Looks at the line with its escapes undone, and again, and leads what it finds back to the line.
+    fn shadows(&self, line: &[u8], finds: &mut Finds) {
+        let mut chain: Vec<Shadow> = Vec::new();
+        while chain.len() < SHADOWS_MAX {
+            let Some(shadow) = Shadow::of(chain.last().map_or(line, |shadow| &shadow.text)) else { return };
+            let mut found = Finds::default();
+            self.scan(&shadow.text, &mut found);
+            chain.push(shadow);
+            finds.key_open |= found.key_open;
+            for Found { range, .. } in found.ranges {
+                let back = |at: usize| chain.iter().rev().fold(at, |at, shadow| shadow.original(at));
+                finds.ranges.push(Found::from(back(range.start)..back(range.end)));
+            }
+        }
+    }
+
+    fn scan(&self, line: &[u8], finds: &mut Finds) {
+        let mut memo = tokens::Memo::default();
+        let (mut state, mut covered) = (self.start, 0);
+        for (at, byte) in line.iter().enumerate() {
+            state = self.literals.next_state(Anchored::No, state, *byte);
+            // Special are few states: those that match, and one that cannot be reached without an anchor.
+            if self.literals.is_special(state) && self.literals.is_match(state) {
+                self.hits(line, state, at + 1, &mut memo, &mut covered, finds);
+            }
+        }
+    }
+
+    /// Every literal that ends at `end`. Out of line: the loop above keeps its registers.
+    #[inline(never)]
+    fn hits(
+        &self,
+        line: &[u8],
+        state: StateID,
+        end: usize,
+        memo: &mut tokens::Memo,
+        covered: &mut usize,
+        finds: &mut Finds,
+    ) {
+        for index in 0..self.literals.match_len(state) {
+            let pattern = self.literals.match_pattern(state, index);
+            let start = end - self.literals.pattern_len(pattern);
+            let family = &self.families[pattern.as_usize()];
+            if start < *covered && (finds.key_open || !matches!(family, Family::PrivateKey)) {
+                continue;
+            }
+            if let Some(found) = family.look(line, start, end, memo, finds) {
+                *covered = found.range.end.max(*covered);
+                finds.ranges.push(found);
+            }
+        }
+    }
+}
+
+fn compile(pattern: &str) -> Result<Regex, String> {
+    let regex = regex::bytes::RegexBuilder::new(pattern).size_limit(1 << 20).build();
+    let regex = regex.map_err(|error| format!("redaction pattern {pattern:?}: {error}"))?;
+    if regex.is_match(b"") {
+        return Err(format!("redaction pattern {pattern:?} matches the empty text: it would match everywhere"));
+    }
+    Ok(regex)
+}
+
+fn cut_out(line: &[u8], mut ranges: Vec<Found>) -> Vec<u8> {
+    ranges.sort_unstable_by_key(|found| (found.range.start, std::cmp::Reverse(found.range.end)));
+    let mut out = Vec::with_capacity(line.len());
+    let mut at = 0;
+    for Found { range, wrap } in ranges {
+        if range.start < at {
+            // Inside or overlapping what is cut out already.
+            at = at.max(range.end);
+            continue;
+        }
+        out.extend_from_slice(&line[at..range.start]);
+        let mark = |out: &mut Vec<u8>| match wrap {
+            Some((quote, slashes)) => {
+                out.resize(out.len() + slashes, b'\\');
+                out.push(quote);
+            }
+            None => {}
+        };
+        mark(&mut out);
+        out.extend_from_slice(MARK);
+        mark(&mut out);
+        at = range.end;
+    }
+    out.extend_from_slice(&line[at..]);
+    out
+}
+
+#[cfg(test)]
+mod corpus;

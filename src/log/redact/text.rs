@@ -1,0 +1,158 @@
+//! Small questions about bytes of a line.
+
+/// A letter or a digit.
+pub(super) fn alnum(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+}
+
+/// What a name in a program may hold.
+pub(super) fn ident(byte: u8) -> bool {
+    alnum(byte) || byte == b'_' || byte == b'-'
+}
+
+/// The alphabet of base64url, and of most tokens.
+pub(super) fn url_safe(byte: u8) -> bool {
+    ident(byte)
+}
+
+/// Base64 of both kinds.
+pub(super) fn base64(byte: u8) -> bool {
+    ident(byte) || matches!(byte, b'+' | b'/' | b'=')
+}
+
+/// What a value after `Bearer` may hold (RFC 6750 `b64token`), and a few that are seen.
+pub(super) fn credential(byte: u8) -> bool {
+    base64(byte) || matches!(byte, b'.' | b'~' | b':' | b'|' | b'%')
+}
+
+/// A quote of JSON, of a program or of a shell.
+pub(super) fn quote(byte: u8) -> bool {
+    matches!(byte, b'"' | b'\'' | b'`')
+}
+
+/// The end of the run of bytes that begins at `from` and for which `member` holds.
+pub(super) fn run(text: &[u8], from: usize, member: fn(u8) -> bool) -> usize {
+    text[from..].iter().position(|byte| !member(*byte)).map_or(text.len(), |length| from + length)
+}
+
+/// [`run`] that looks at `length_max` bytes at most.
+pub(super) fn short_run(text: &[u8], from: usize, length_max: usize, member: fn(u8) -> bool) -> usize {
+    let end = text.len().min(from + length_max);
+    text[from..end].iter().position(|byte| !member(*byte)).map_or(end, |length| from + length)
+}
+
+/// True where a word may begin: at the start, after anything but a letter or digit, after an escape.
+pub(super) fn word_begins(text: &[u8], at: usize) -> bool {
+    let Some(last) = at.checked_sub(1) else { return true };
+    if !alnum(text[last]) {
+        return true;
+    }
+    let escaped = matches!(text[last], b'n' | b'r' | b't' | b'f' | b'b') && at >= 2 && text[at - 2] == b'\\';
+    let percent = at >= 3 && text[at - 3] == b'%' && text[at - 2..at].iter().all(u8::is_ascii_hexdigit);
+    escaped || percent || (at >= 6 && text[at - 6..].starts_with(b"\\u00"))
+}
+
+/// True where a part of a name may begin: `DB_PASS`, `dbPass`, not `bypass`.
+pub(super) fn part_begins(text: &[u8], at: usize) -> bool {
+    word_begins(text, at) || (text[at].is_ascii_uppercase() && text[at - 1].is_ascii_lowercase())
+}
+
+/// What kinds of characters a word has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mix {
+    pub(super) digits: usize,
+    pub(super) lower: usize,
+    /// Capitals, but for the first letter of a word.
+    pub(super) inner_upper: usize,
+    pub(super) upper: usize,
+    /// Anything but letters, digits, `_`, `-`, `.`.
+    pub(super) symbols: usize,
+}
+
+impl Mix {
+    /// Looks at the first 32 bytes: random text shows by then.
+    pub(super) fn of(word: &[u8]) -> Mix {
+        let mut mix = Mix::default();
+        let mut before = b' ';
+        for byte in word.iter().take(32) {
+            match byte {
+                b'0'..=b'9' => mix.digits += 1,
+                b'a'..=b'z' => mix.lower += 1,
+                b'A'..=b'Z' => {
+                    mix.upper += 1;
+                    mix.inner_upper += usize::from(alnum(before));
+                }
+                b'_' | b'-' | b'.' => {}
+                _ => mix.symbols += 1,
+            }
+            before = *byte;
+        }
+        mix
+    }
+
+    /// Digits beside letters, or capitals within words beside small letters: what random text has and prose has not.
+    pub(super) fn random(self) -> bool {
+        (self.digits > 0 && self.lower + self.upper > 0) || (self.inner_upper > 1 && self.lower > 0)
+    }
+}
+
+/// The end of a value that began with a quote `mark` behind `slashes` backslashes: the closing quote's first
+/// backslash. Each level of JSON in JSON doubles the backslashes and adds one.
+pub(super) fn closing(text: &[u8], from: usize, mark: u8, slashes: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        at += memchr::memchr(mark, &text[at..])?;
+        let run = text[from..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+        if run < slashes || (run - slashes) / (slashes + 1) % 2 == 0 {
+            return Some(at - run.min(slashes));
+        }
+        at += 1;
+    }
+}
+
+/// The first newline at or after `from`, real or escaped at any depth.
+pub(super) fn line_end(text: &[u8], from: usize) -> usize {
+    for at in memchr::memchr3_iter(b'\n', b'\r', b'\\', &text[from..]).map(|at| from + at) {
+        if text[at] != b'\\' {
+            return at;
+        }
+        let after = run(text, at, |byte| byte == b'\\');
+        if matches!(text.get(after), Some(b'n' | b'r')) {
+            return at;
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_close_at_their_own_depth() {
+        assert_eq!(closing(br#"ab"c"#, 0, b'"', 0), Some(2));
+        assert_eq!(closing(br#"a\"b"c"#, 0, b'"', 0), Some(4));
+        assert_eq!(closing(br#"a\\"c"#, 0, b'"', 0), Some(3));
+        assert_eq!(closing(br#"a\\\"b\"c"#, 0, b'"', 1), Some(6));
+        assert_eq!(closing(br#"abc"#, 0, b'"', 0), None);
+        assert_eq!(closing(br#"ab"c"#, 0, b'"', 1), Some(2));
+    }
+
+    #[test]
+    fn words_begin_after_escapes_too() {
+        assert!(word_begins(b"\\nhf_", 2));
+        assert!(word_begins(b"%20hf_", 3));
+        assert!(word_begins(b"=hf_", 1));
+        assert!(!word_begins(b"nhf_", 1));
+    }
+
+    #[test]
+    fn prose_is_not_random() {
+        for word in ["password", "Password", "Basic-Auth", "my-token-name", "IDENTIFIED"] {
+            assert!(!Mix::of(word.as_bytes()).random(), "{word}");
+        }
+        for word in ["aB3x", "dXNlcjpwYXNz", "abc123"] {
+            assert!(Mix::of(word.as_bytes()).random(), "{word}");
+        }
+    }
+}

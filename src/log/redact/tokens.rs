@@ -1,0 +1,376 @@
+//! Secrets that their makers gave a shape: a prefix and an alphabet.
+
+use super::text::{Mix, alnum, run, url_safe, word_begins};
+use std::ops::Range;
+
+/// One maker's shape.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) prefix: &'static str,
+    alphabet: u8,
+    /// Shortest rest after the prefix. Shorter than the makers' tokens are, for a token may have been cut.
+    least: usize,
+    needs: Needs,
+}
+
+/// What else must hold, so that names in programs and prose stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needs {
+    /// Only the length.
+    Length,
+    /// Digits or inner capitals.
+    Random,
+    /// [`Needs::Random`], and a word must begin here.
+    RandomWord,
+    /// An id in capitals and digits of exactly this length, or a long one with a digit.
+    Capitals(usize),
+}
+
+const fn shape(prefix: &'static str, alphabet: u8, least: usize, needs: Needs) -> Shape {
+    Shape { prefix, alphabet, least, needs }
+}
+
+const LOWER: u8 = 1;
+const UPPER: u8 = 2;
+const DIGIT: u8 = 4;
+const UNDERSCORE: u8 = 8;
+const DASH: u8 = 16;
+const DOT: u8 = 32;
+const REST: u8 = 64;
+const COLON: u8 = 128;
+
+const ALNUM: u8 = LOWER | UPPER | DIGIT;
+const CAPITAL: u8 = UPPER | DIGIT;
+const NAME: u8 = ALNUM | UNDERSCORE;
+const URL_SAFE: u8 = NAME | DASH;
+const DOTTED: u8 = URL_SAFE | DOT;
+const SLASHED: u8 = DOTTED | REST;
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] = match byte as u8 {
+            b'a'..=b'z' => LOWER,
+            b'A'..=b'Z' => UPPER,
+            b'0'..=b'9' => DIGIT,
+            b'_' => UNDERSCORE,
+            b'-' => DASH,
+            b'.' => DOT,
+            b'/' | b'+' | b'=' | b'%' => REST,
+            b':' => COLON,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    table
+}
+
+static CLASSES: [u8; 256] = classes();
+
+/// What was measured last: many prefixes in one long word, or many URLs without a user, must not be measured again and
+/// again.
+#[derive(Default)]
+pub(super) struct Memo {
+    run: Run,
+    at_sign: Option<(usize, usize)>,
+    bare: Option<(usize, usize, bool)>,
+}
+
+/// A run of one alphabet.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    alphabet: u8,
+    from: usize,
+    to: usize,
+    /// No digit and no capital in it.
+    small: bool,
+}
+
+impl Memo {
+    fn run(&mut self, text: &[u8], from: usize, alphabet: u8) -> Run {
+        if self.run.alphabet != alphabet || from < self.run.from || from > self.run.to {
+            let length = text[from..].iter().position(|byte| CLASSES[*byte as usize] & alphabet == 0);
+            let to = length.map_or(text.len(), |length| from + length);
+            let small = text[from..to].iter().all(|byte| CLASSES[*byte as usize] & CAPITAL == 0);
+            self.run = Run { alphabet, from, to, small };
+        }
+        self.run
+    }
+
+    /// The first `@` at or after `from`; the end of the text without one.
+    pub(super) fn at_sign(&mut self, text: &[u8], from: usize) -> usize {
+        match self.at_sign {
+            Some((asked, found)) if asked <= from && from <= found => found,
+            _ => {
+                let found = memchr::memchr(b'@', &text[from..]).map_or(text.len(), |at| from + at);
+                self.at_sign = Some((from, found));
+                found
+            }
+        }
+    }
+
+    /// The end of a value without quotes that begins at `from`, asked of `measure` once a value.
+    pub(super) fn bare(&mut self, from: usize, json: bool, measure: impl FnOnce() -> usize) -> usize {
+        match self.bare {
+            Some((asked, found, of)) if asked <= from && from < found && of == json => found,
+            _ => {
+                let found = measure();
+                self.bare = Some((from, found, json));
+                found
+            }
+        }
+    }
+}
+
+use Needs::{Capitals, Length, Random, RandomWord};
+
+/// The makers' shapes, from their own documentation of token formats; lengths are lower bounds after a cut.
+pub(super) const SHAPES: &[Shape] = &[
+    // Hugging Face
+    shape("hf_", ALNUM, 8, RandomWord),
+    shape("api_org_", ALNUM, 8, Random),
+    // OpenAI in the wide form, Anthropic, and those who copied it
+    shape("sk-", URL_SAFE, 14, RandomWord),
+    shape("sk-ant-", URL_SAFE, 8, Random),
+    shape("sk-proj-", URL_SAFE, 8, Random),
+    shape("sk-svcacct-", URL_SAFE, 8, Random),
+    shape("sk-admin-", URL_SAFE, 8, Random),
+    shape("sk-or-v1-", URL_SAFE, 8, Random),
+    shape("sess-", ALNUM, 30, Random),
+    // GitHub
+    shape("ghp_", NAME, 8, Random),
+    shape("gho_", NAME, 8, Random),
+    shape("ghu_", NAME, 8, Random),
+    shape("ghr_", NAME, 8, Random),
+    shape("ghs_", DOTTED, 8, Random),
+    shape("github_pat_", NAME, 8, Random),
+    // AWS ids
+    shape("AKIA", CAPITAL, 12, Capitals(16)),
+    shape("ASIA", CAPITAL, 12, Capitals(16)),
+    shape("ABIA", CAPITAL, 12, Capitals(16)),
+    shape("ACCA", CAPITAL, 12, Capitals(16)),
+    shape("AROA", CAPITAL, 12, Capitals(17)),
+    shape("AIDA", CAPITAL, 12, Capitals(17)),
+    shape("ABSK", SLASHED, 40, Random),
+    // Google
+    shape("AIza", URL_SAFE, 16, RandomWord),
+    shape("ya29.", DOTTED, 12, Random),
+    shape("GOCSPX-", URL_SAFE, 8, Length),
+    shape("1//0", URL_SAFE, 20, RandomWord),
+    // GitLab
+    shape("glpat-", DOTTED, 8, Length),
+    shape("gldt-", DOTTED, 8, Random),
+    shape("glrt-", DOTTED, 8, Random),
+    shape("glrtr-", DOTTED, 8, Random),
+    shape("glptt-", DOTTED, 8, Random),
+    shape("glft-", DOTTED, 8, Random),
+    shape("glcbt-", DOTTED, 8, Random),
+    shape("glsoat-", DOTTED, 8, Random),
+    shape("gloas-", DOTTED, 8, Random),
+    shape("glimt-", DOTTED, 8, Random),
+    shape("glagent-", DOTTED, 8, Random),
+    shape("glffct-", DOTTED, 8, Random),
+    shape("glwt-", DOTTED, 8, Random),
+    // Slack
+    shape("xoxa-", SLASHED, 8, Random),
+    shape("xoxb-", SLASHED, 8, Random),
+    shape("xoxc-", SLASHED, 8, Random),
+    shape("xoxd-", SLASHED, 8, Random),
+    shape("xoxe-", SLASHED, 8, Random),
+    shape("xoxe.", SLASHED, 8, Random),
+    shape("xoxo-", SLASHED, 8, Random),
+    shape("xoxp-", SLASHED, 8, Random),
+    shape("xoxr-", SLASHED, 8, Random),
+    shape("xoxs-", SLASHED, 8, Random),
+    shape("xapp-", SLASHED, 8, Random),
+    shape("hooks.slack.com/", SLASHED, 16, Random),
+    shape("discord.com/api/webhooks/", SLASHED, 16, Random),
+    shape("discordapp.com/api/webhooks/", SLASHED, 16, Random),
+    shape("api.telegram.org/bot", URL_SAFE | COLON, 16, Random),
+    // Stripe
+    shape("sk_live_", ALNUM, 8, Random),
+    shape("sk_test_", ALNUM, 8, Random),
+    shape("rk_live_", ALNUM, 8, Random),
+    shape("rk_test_", ALNUM, 8, Random),
+    shape("whsec_", SLASHED, 12, Random),
+    // package registries
+    shape("npm_", ALNUM, 10, Random),
+    shape("pypi-", URL_SAFE, 16, Random),
+    shape("rubygems_", ALNUM, 16, Random),
+    shape("oy2", ALNUM, 43, RandomWord),
+    shape("cio", ALNUM, 32, RandomWord),
+    // others that stand in the same configuration files
+    shape("SG.", DOTTED, 20, RandomWord),
+    shape("dckr_pat_", URL_SAFE, 8, Random),
+    shape("dckr_oat_", URL_SAFE, 8, Random),
+    shape("shpat_", ALNUM, 16, Random),
+    shape("shpca_", ALNUM, 16, Random),
+    shape("shppa_", ALNUM, 16, Random),
+    shape("shpss_", ALNUM, 16, Random),
+    shape("dop_v1_", ALNUM, 16, Random),
+    shape("doo_v1_", ALNUM, 16, Random),
+    shape("dor_v1_", ALNUM, 16, Random),
+    shape("lin_api_", ALNUM, 16, Random),
+    shape("lin_oauth_", ALNUM, 16, Random),
+    shape("gsk_", ALNUM, 16, RandomWord),
+    shape("xai-", ALNUM, 16, RandomWord),
+    shape("pplx-", ALNUM, 16, RandomWord),
+    shape("r8_", ALNUM, 16, RandomWord),
+    shape("nvapi-", URL_SAFE, 16, Random),
+    shape("csk-", ALNUM, 16, RandomWord),
+    shape("tskey-", URL_SAFE, 12, Random),
+    shape("dapi", ALNUM | DASH, 32, RandomWord),
+    shape("glsa_", NAME, 16, Random),
+    shape("glc_", SLASHED, 24, RandomWord),
+    shape("ops_eyJ", SLASHED, 16, Random),
+    shape("hvs.", URL_SAFE, 16, RandomWord),
+    shape("hvb.", URL_SAFE, 16, RandomWord),
+    shape("hvr.", URL_SAFE, 16, RandomWord),
+    shape("ATATT3x", SLASHED, 16, Random),
+    shape("ATCTT3x", SLASHED, 16, Random),
+    shape("ATBB", SLASHED, 24, RandomWord),
+    shape("ntn_", ALNUM, 24, RandomWord),
+    shape("secret_", ALNUM, 32, RandomWord),
+    shape("figd_", URL_SAFE, 16, Random),
+    shape("sbp_", ALNUM, 24, RandomWord),
+    shape("pscale_tkn_", SLASHED, 16, Random),
+    shape("pscale_pw_", SLASHED, 16, Random),
+    shape("pscale_oauth_", SLASHED, 16, Random),
+    shape("sntrys_", SLASHED, 20, Random),
+    shape("sntryu_", ALNUM, 20, Random),
+    shape("NRAK-", ALNUM, 16, RandomWord),
+    shape("PMAK-", URL_SAFE, 20, Random),
+    shape("CFPAT-", URL_SAFE, 16, Random),
+    shape("sq0atp-", URL_SAFE, 12, Random),
+    shape("sq0csp-", URL_SAFE, 12, Random),
+    shape("LTAI", ALNUM, 12, RandomWord),
+    shape("AKID", ALNUM, 24, RandomWord),
+    shape("AGE-SECRET-KEY-1", ALNUM, 16, Random),
+    shape("phx_", ALNUM, 24, RandomWord),
+    shape("key-", ALNUM, 32, RandomWord),
+    shape("pat-na1-", URL_SAFE, 20, Random),
+    shape("pat-eu1-", URL_SAFE, 20, Random),
+    shape("EAACEdEose0cBA", ALNUM, 8, Length),
+    shape("eyJhbGci", DOTTED, 24, RandomWord),
+];
+
+impl Shape {
+    /// The secret whose prefix ends at `end`.
+    pub(super) fn at(&self, text: &[u8], start: usize, end: usize, memo: &mut Memo) -> Option<Range<usize>> {
+        if &text[start..end] != self.prefix.as_bytes() {
+            return None;
+        }
+        let word = matches!(self.needs, RandomWord | Capitals(_));
+        if word && !word_begins(text, start) {
+            return None;
+        }
+        let run = memo.run(text, end, self.alphabet);
+        if run.to - end < self.least || (run.small && self.needs != Length && !small_token(&text[end..run.to])) {
+            return None;
+        }
+        let stop = trimmed(text, end, run.to);
+        let rest = &text[end..stop];
+        let enough = rest.len() >= self.least
+            && match self.needs {
+                Length => true,
+                Random | RandomWord => random(rest),
+                Capitals(length) => rest.len() == length || rest.len() < 24 && rest.iter().any(u8::is_ascii_digit),
+            };
+        enough.then_some(start..stop)
+    }
+}
+
+/// Small letters alone are a token when there are so many without a break.
+const SMALL_BYTES_MIN: usize = 30;
+
+fn small_token(rest: &[u8]) -> bool {
+    rest.get(..SMALL_BYTES_MIN).is_some_and(|head| head.iter().all(u8::is_ascii_lowercase))
+}
+
+/// A sentence's last point or dash is not the token's.
+fn trimmed(text: &[u8], from: usize, to: usize) -> usize {
+    let tail = text[from..to].iter().rev().take_while(|byte| matches!(byte, b'.' | b'-' | b'/')).count();
+    to - tail
+}
+
+/// Random text, and in it one stretch that no name or path has: digits within letters, or capitals within. The
+/// beginning decides.
+fn random(rest: &[u8]) -> bool {
+    let head = &rest[..rest.len().min(48)];
+    if small_token(head) {
+        return true;
+    }
+    let mix = Mix::of(head);
+    mix.random() && head.split(|byte| !alnum(*byte)).any(|part| part.len() >= 6 && Mix::of(part).random())
+        || rest.len() >= 20 && mix.digits > 3 && mix.lower + mix.upper > 3
+        || head.len() >= 30 && head.iter().all(u8::is_ascii_alphanumeric)
+}
+
+/// A JSON Web Token, signed (three parts) or encrypted (five), whole or cut: `eyJ` begins the base64 of `{"`.
+pub(super) fn jwt(text: &[u8], start: usize, memo: &mut Memo) -> Option<Range<usize>> {
+    if !text[start..].starts_with(b"eyJ") || !word_begins(text, start) {
+        return None;
+    }
+    let mut end = memo.run(text, start, URL_SAFE).to;
+    let mut parts = 1;
+    while parts < 5 && text.get(end) == Some(&b'.') {
+        let next = run(text, end + 1, url_safe);
+        if next - end < 5 {
+            break;
+        }
+        (end, parts) = (next, parts + 1);
+    }
+    let header = HEADERS.iter().any(|header| text[start..].starts_with(header)) && end - start >= 16;
+    (header || parts > 1 && end - start >= 16).then_some(start..end)
+}
+
+/// How the base64 of a token's header begins: `{"alg`, `{"typ`, `{"kid`, `{"enc`, `{"x5t`, `{"cty`, `{"jku`, `{"iss`.
+const HEADERS: [&[u8]; 8] =
+    [b"eyJhbGci", b"eyJ0eXAi", b"eyJraWQi", b"eyJlbmMi", b"eyJ4NXQi", b"eyJjdHki", b"eyJqa3Ui", b"eyJpc3Mi"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<&str> {
+        let bytes = text.as_bytes();
+        let mut found = Vec::new();
+        for shape in SHAPES {
+            for (start, _) in text.match_indices(shape.prefix) {
+                found.extend(
+                    shape.at(bytes, start, start + shape.prefix.len(), &mut Memo::default()).map(|range| &text[range]),
+                );
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn names_and_prose_have_no_shape() {
+        for text in [
+            "hf_hub_download hf_transfer hf_token",
+            "task-oriented disk-usage sk-learn-like-names sk-SK",
+            "npm_config_cache npm_lifecycle_event",
+            "ghp_your_token_here",
+            "AKIA AKIABC",
+            "sk-fading-circle-dots-and-more",
+            "pypi-publish-action",
+        ] {
+            assert_eq!(found(text), Vec::<&str>::new(), "{text}");
+        }
+    }
+
+    fn whole(text: &[u8]) -> Option<Range<usize>> {
+        jwt(text, 0, &mut Memo::default())
+    }
+
+    #[test]
+    fn jwts_are_found_whole_and_cut() {
+        let token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dBjftJeZ4CVP";
+        assert_eq!(whole(token.as_bytes()), Some(0..token.len()));
+        assert_eq!(whole(&token.as_bytes()[..20]), Some(0..20));
+        assert_eq!(whole(b"eyJzdWIiOiIxIn0.dBjftJeZ4CVP"), Some(0..28));
+        assert_eq!(whole(b"eyJub3RlIjoiaGVsbG8ifQ"), None);
+    }
+}
