@@ -1,0 +1,4 @@
+//! The HTTP front: what stands between the socket and hyper.
+
+pub mod head;
+pub mod strict;
