@@ -19,14 +19,14 @@ mod chunk;
 mod fields;
 mod line;
 mod lines;
+mod partial;
 mod refusal;
 
 pub use refusal::Refusal;
 
 use chunk::{Chunks, Piece};
-use fields::Fields;
 use lines::{Bounds, Lines};
-use std::ops::Range;
+use partial::{Framing, Partial};
 
 /// All trailers of a body, in bytes; hyper gives up at 16 KiB.
 const TRAILERS_BYTES_MAX: usize = 8190;
@@ -107,21 +107,6 @@ enum State {
     Chunks(Chunks),
     Trailers(Lines, usize),
     Refused(Refusal, Place),
-}
-
-/// A head so far.
-#[derive(Clone, Debug, Default)]
-struct Partial {
-    lines: Lines,
-    empty_line: bool,
-    line: Option<Line>,
-    fields: Fields,
-}
-
-#[derive(Clone, Debug)]
-struct Line {
-    old: bool,
-    authority: Option<Range<usize>>,
 }
 
 impl Scanner {
@@ -228,16 +213,12 @@ impl Scanner {
         if !partial.read(bytes, &self.limits)? {
             return Ok(Step::More);
         }
-        let taken = partial.lines.consumed();
-        self.state = match partial.framing(bytes)? {
-            Some(State::Length(0)) | None => {
-                *partial = Partial::default();
-                self.requests += 1;
-                self.body_bytes = 0;
-                return Ok(Step::Head(taken));
-            }
-            Some(body) => body,
-        };
+        let taken = partial.consumed();
+        match partial.framing(bytes)? {
+            Framing::Length(0) => *partial = Partial::default(),
+            Framing::Length(length) => self.state = State::Length(length),
+            Framing::Chunked => self.state = State::Chunks(Chunks::default()),
+        }
         self.requests += 1;
         self.body_bytes = 0;
         Ok(Step::Head(taken))
@@ -263,75 +244,6 @@ impl Scanner {
         }
         Ok(Step::More)
     }
-}
-
-impl Partial {
-    /// True when the head's last line has been read.
-    #[inline]
-    fn read(&mut self, bytes: &[u8], limits: &Limits) -> Result<bool, Refusal> {
-        if self.line.is_none() && !self.read_line(bytes, limits)? {
-            return Ok(false);
-        }
-        let bounds = bounds(limits.field_bytes_max, Refusal::FieldTooLong, limits);
-        while let Some(range) = self.lines.next(bytes, true, &bounds)? {
-            if range.is_empty() {
-                return Ok(true);
-            }
-            self.fields.add(bytes, range, limits.fields_max)?;
-        }
-        Ok(false)
-    }
-
-    /// The request line; one empty line may stand before it (RFC 9112, section 2.2).
-    #[inline]
-    fn read_line(&mut self, bytes: &[u8], limits: &Limits) -> Result<bool, Refusal> {
-        let bounds = bounds(limits.request_line_bytes_max, Refusal::LineTooLong, limits);
-        while let Some(range) = self.lines.next(bytes, false, &bounds)? {
-            if range.is_empty() && !self.empty_line {
-                self.empty_line = true;
-                continue;
-            }
-            let line = line::parse(&bytes[range.clone()])?;
-            let authority = line.authority.map(|found| found.start + range.start..found.end + range.start);
-            self.line = Some(Line { old: line.old, authority });
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
-    /// What follows the head, once all of it is known.
-    #[inline]
-    fn framing(&self, bytes: &[u8]) -> Result<Option<State>, Refusal> {
-        let Some(line) = &self.line else { return Err(Refusal::RequestLine) };
-        self.check_host(line, bytes)?;
-        match (self.fields.length, self.fields.chunked) {
-            (Some(_), true) => Err(Refusal::LengthAndEncoding),
-            (None, true) if line.old => Err(Refusal::EncodingInOldVersion),
-            (None, true) => Ok(Some(State::Chunks(Chunks::default()))),
-            (Some(length), false) => Ok(Some(State::Length(length))),
-            (None, false) => Ok(None),
-        }
-    }
-
-    fn check_host(&self, line: &Line, bytes: &[u8]) -> Result<(), Refusal> {
-        match (&self.fields.host, &line.authority) {
-            (None, _) if line.old => Ok(()),
-            (None, _) => Err(Refusal::HostMissing),
-            (Some(host), Some(authority)) if !bytes[host.clone()].eq_ignore_ascii_case(&bytes[authority.clone()]) => {
-                Err(Refusal::HostDiffers)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether more has come than an empty line.
-    fn begun(&self) -> bool {
-        self.lines.seen() > 2 * usize::from(self.empty_line)
-    }
-}
-
-fn bounds(line_bytes_max: usize, too_long: Refusal, limits: &Limits) -> Bounds {
-    Bounds { line: (line_bytes_max, too_long), block: (limits.head_bytes_max, Refusal::HeadTooLarge) }
 }
 
 #[cfg(test)]
