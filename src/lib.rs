@@ -4,6 +4,7 @@
 //! `lib → config → master → worker | engine → http → limit | chat → listener → log → board → sys`.
 
 pub mod board;
+pub mod limit;
 pub mod listener;
 pub mod sys;
 pub mod worker;
