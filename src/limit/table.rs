@@ -35,6 +35,8 @@ const EVICTED: usize = 2;
 const OVERFLOWED: usize = 3;
 const OVERFLOW_UNTIL_MS: usize = 4;
 
+/// Tag of the overflow slots.
+const SHARED: u64 = 1 << 48;
 const NONCE_MASK: u64 = 0xffff;
 /// Use of a slot in 1024ths of the limit that is used most; from half on it is not evicted.
 const HALF: u64 = 512;
@@ -150,26 +152,21 @@ impl<C: Cell> Table<C> {
         Pressure { claimed, evicted, overflowed }
     }
 
-    /// The client's slot, if it has one.
+    /// The client's slot, if it has one that was confirmed.
     pub fn find(&self, hash: Hash) -> Option<Slot> {
-        for _ in 0..TRIES_MAX {
-            match self.places(hash).find(|(_, tag)| same(*tag, hash.tag)) {
-                None => return None,
-                Some((at, tag)) if tag == hash.tag => return Some(Slot { at, tag }),
-                Some((at, tag)) => self.settle(hash, at, tag),
-            }
-        }
-        None
+        let (at, tag) = self.places(hash).find(|(_, tag)| same(*tag, hash.tag) && !claiming(*tag))?;
+        let slot = Slot { at, tag: hash.tag };
+        (tag == hash.tag || self.still_owned(slot)).then_some(slot)
     }
 
     /// The client's slot; a new one, or a shared one, if it has none. `limits` are all limits that words may hold.
     pub fn find_or_claim(&self, hash: Hash, limits: &[Limit], now: Now) -> Slot {
         for _ in 0..TRIES_MAX {
-            if let Some(slot) = self.find(hash) {
-                return slot;
-            }
-            if !self.claim(hash, limits, now) {
-                break;
+            match self.places(hash).find(|(_, tag)| same(*tag, hash.tag)) {
+                Some((at, tag)) if tag == hash.tag => return Slot { at, tag },
+                Some((at, tag)) => self.settle(hash, at, tag, limits, now),
+                None if !self.claim(hash, limits, now) => break,
+                None => {}
             }
         }
         self.overflow(hash, limits, now)
@@ -179,6 +176,15 @@ impl<C: Cell> Table<C> {
     pub fn still_owned(&self, slot: Slot) -> bool {
         let tag = self.cells[slot.at].get();
         tag == slot.tag || (leaving(tag) && same(tag, slot.tag) && self.cells[slot.at].replace(tag, slot.tag))
+    }
+
+    /// True when what was just counted in `slot` is what the client will be measured by. A shared slot is left as soon
+    /// as the client has announced one of its own: that claim read the shared count before, or this reads the claim.
+    pub(super) fn still_counts(&self, hash: Hash, slot: Slot) -> bool {
+        match slot.tag {
+            SHARED => self.places(hash).all(|(_, tag)| !same(tag, hash.tag)),
+            _ => self.still_owned(slot),
+        }
     }
 
     pub(super) fn word(&self, slot: Slot, limit: &Limit) -> &'static C {
@@ -201,7 +207,7 @@ impl<C: Cell> Table<C> {
     }
 
     /// Brings an announcement for `hash` at `at` to its end: confirmed, or withdrawn for another place of the client.
-    fn settle(&self, hash: Hash, at: usize, tag: u64) {
+    fn settle(&self, hash: Hash, at: usize, tag: u64, limits: &[Limit], now: Now) {
         if leaving(tag) {
             self.cells[at].replace(tag, hash.tag);
             return;
@@ -219,6 +225,7 @@ impl<C: Cell> Table<C> {
                 return;
             }
         }
+        self.inherit(hash, at, tag, limits, now);
         self.cells[at].replace(tag, hash.tag);
     }
 
@@ -235,8 +242,7 @@ impl<C: Cell> Table<C> {
             if use_seen > 0 {
                 self.bump(EVICTED);
             }
-            self.inherit(Slot { at, tag: hash.tag }, hash, limits, now);
-            self.settle(hash, at, claim);
+            self.settle(hash, at, claim, limits, now);
         }
         true
     }
@@ -286,16 +292,20 @@ impl<C: Cell> Table<C> {
         owner & !NONCE_MASK | if nonce == 0 { 2 } else { nonce }
     }
 
-    /// A client that was counted in a shared slot keeps that count when it gets its own.
-    fn inherit(&self, slot: Slot, hash: Hash, limits: &[Limit], now: Now) {
+    /// A client that was counted in a shared slot keeps that count when it gets its own. Written only while the claim
+    /// stands unconfirmed (the tag is read after the word), for after that the client itself counts there.
+    fn inherit(&self, hash: Hash, at: usize, claim: u64, limits: &[Limit], now: Now) {
         if self.cells[OVERFLOW_UNTIL_MS].get() <= now.ms {
             return;
         }
         let shared = self.shared(hash);
         for limit in limits {
-            if let Some(held) = limit.read(self.word(shared, limit).get(), print(shared.tag), now) {
-                let word = self.word(slot, limit);
-                word.replace(word.get(), limit.write(hash.print(), now, held.age_ms, held.count));
+            let Some(held) = limit.read(self.word(shared, limit).get(), print(shared.tag), now) else { continue };
+            let cell = &self.cells[at + limit.word];
+            let seen = cell.get();
+            let own = limit.read(seen, hash.print(), now).map_or(0, |own| own.count);
+            if own < held.count && self.cells[at].get() == claim {
+                cell.replace(seen, limit.write(hash.print(), now, held.age_ms, held.count));
             }
         }
     }
@@ -314,7 +324,7 @@ impl<C: Cell> Table<C> {
 
     fn shared(&self, hash: Hash) -> Slot {
         let number = hash.buckets[0] as usize % OVERFLOW_SLOTS;
-        Slot { at: LINE + (self.slots() + number) * self.stride, tag: 1 << 48 }
+        Slot { at: LINE + (self.slots() + number) * self.stride, tag: SHARED }
     }
 
     /// Clears words whose window is over in `count` slots from `from` on, and frees the slots that are empty then.
@@ -336,7 +346,12 @@ impl<C: Cell> Table<C> {
             let cell = &self.cells[at + number];
             let seen = cell.get();
             let limit = limits.iter().find(|limit| limit.word == number);
-            if seen != 0 && limit.and_then(|limit| limit.read(seen, print(tag), now)).is_none() {
+            let over = seen != 0 && limit.and_then(|limit| limit.read(seen, print(tag), now)).is_none();
+            // Read after the word: a word of the next owner is foreign only to the one who was there before.
+            if over && self.cells[at].get() != tag {
+                return;
+            }
+            if over {
                 cell.replace(seen, 0);
             }
         }

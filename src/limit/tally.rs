@@ -50,7 +50,7 @@ impl<C: Cell> Table<C> {
             if self.look(slot, limits, now, &mut tally.standings) {
                 return tally;
             }
-            match self.commit(slot, limits, now, &mut tally.standings) {
+            match self.commit(hash, slot, limits, now, &mut tally.standings) {
                 Commit::Counted => return Tally { admitted: true, ..tally },
                 Commit::Full => {
                     self.look(slot, limits, now, &mut tally.standings);
@@ -129,7 +129,7 @@ impl<C: Cell> Table<C> {
         limit.read(self.word(slot, limit).get(), print_of(slot), now)
     }
 
-    fn commit(&self, slot: Slot, limits: &[Limit], now: Now, standings: &mut Standings) -> Commit {
+    fn commit(&self, hash: Hash, slot: Slot, limits: &[Limit], now: Now, standings: &mut Standings) -> Commit {
         let mut written = [0; LIMITS_MAX];
         for (number, limit) in limits.iter().enumerate().take(LIMITS_MAX) {
             match self.count_one(slot, limit, now) {
@@ -140,7 +140,7 @@ impl<C: Cell> Table<C> {
                 }
             }
         }
-        if self.still_owned(slot) {
+        if self.still_counts(hash, slot) {
             return Commit::Counted;
         }
         self.undo(slot, limits, &written);
