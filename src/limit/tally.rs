@@ -99,6 +99,20 @@ impl<C: Cell> Table<C> {
         }
     }
 
+    /// Adds units to windows that others measure, by their resets.
+    pub fn add(&self, hash: Hash, limits: &[Limit], all: &[Limit], now: Now, units: &Standings) {
+        let slot = self.find_or_claim(hash, all, now);
+        for (limit, units) in limits.iter().zip(units).filter(|(_, units)| units.count > 0) {
+            let age_ms = limit.window_ms.saturating_sub(units.reset_ms);
+            self.update(slot, limit, now, |held| match held {
+                Some(held) if same_window(limit, held.age_ms, age_ms).is_eq() => {
+                    Some((held.age_ms, held.count.saturating_add(units.count)))
+                }
+                _ => Some((age_ms, units.count)),
+            });
+        }
+    }
+
     /// Marks `limit` as begun now, once in its window; true for the one caller who did.
     pub fn mark_once(&self, slot: Slot, limit: &Limit, now: Now) -> bool {
         let cell = self.word(slot, limit);
