@@ -64,6 +64,11 @@ impl Limiter {
         }
     }
 
+    /// True while Redis can be asked by this worker; always false without Redis.
+    pub fn is_up(&self) -> bool {
+        self.remote.as_ref().is_some_and(|(remote, _)| remote.is_up())
+    }
+
     /// The client as it is counted.
     pub fn client(&self, identity: Identity<'_>) -> Client {
         let mut client = Client { identity: [0; KEY_BYTES_MAX + 1], length: 1, hash: Hash::new(0), exempt: false };
@@ -106,10 +111,11 @@ impl Limiter {
             let tally = self.shared.table.admit(client.hash, &route.limits, &self.shared.rules.all, now);
             return Some(self.tallied(route, Source::Table, tally, now));
         };
-        if let Some(standings) = self.remembered_refusal(client, route, now) {
-            return Some(self.tallied(route, Source::Table, Tally { admitted: false, standings }, now));
+        if self.shared.breaker().is_open() || !remote.is_up() {
+            return Some(self.stand_by(client, route, now));
         }
-        (self.shared.breaker().is_open() || !remote.is_up()).then(|| self.stand_by(client, route, now))
+        let standings = self.remembered_refusal(client, route, now)?;
+        Some(self.tallied(route, Source::Table, Tally { admitted: false, standings }, now))
     }
 
     /// How every limit of `endpoint` stands here, without counting: for the operator.
@@ -159,9 +165,8 @@ impl Limiter {
         }
         let full = |(limit, standing): &(&Limit, &Standing)| standing.count >= limit.count;
         let short = route.limits.iter().zip(&standings).filter(full).any(|(limit, _)| limit.window_ms < LONG_MS);
-        let ask = !short
-            && !self.shared.breaker().is_open()
-            && self.shared.rules.confirmed.is_some_and(|limit| self.shared.table.mark_once(slot, &limit, now));
+        let ask =
+            !short && self.shared.rules.confirmed.is_some_and(|limit| self.shared.table.mark_once(slot, &limit, now));
         (!ask).then_some(standings)
     }
 
@@ -230,7 +235,7 @@ impl Limiter {
         }
         let held = self.shared.table.standings(client.hash, &route.limits, now);
         let taken = self.shared.carry.take(client.hash, &route.limits, now);
-        let (returned_ms, emptied_ms) = (word(Word::ReturnedAt), word(Word::EmptiedAt));
+        let (lost_ms, emptied_ms) = (word(Word::LostAt), word(Word::EmptiedAt));
         let mut force = false;
         let mend = |((limit, held), taken): ((&Limit, &Standing), &Standing)| {
             let reset_ms = if held.count > 0 { held.reset_ms } else { taken.reset_ms };
@@ -238,7 +243,7 @@ impl Limiter {
             let began_ms = now.ms.saturating_sub(age_ms);
             let floor = held.count.saturating_sub(taken.count);
             force |= floor > 0 && began_ms < emptied_ms;
-            let known = began_ms < returned_ms.max(emptied_ms);
+            let known = began_ms < lost_ms.max(emptied_ms);
             Mend { extra: taken.count, floor: if known { floor } else { 0 }, age_ms }
         };
         let mends: Vec<Mend> = route.limits.iter().zip(&held).zip(&taken).map(mend).collect();

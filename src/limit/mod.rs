@@ -37,4 +37,6 @@ pub use shared::Shared;
 pub use verdict::{Outcome, Verdict};
 
 #[cfg(test)]
+mod remote_tests;
+#[cfg(test)]
 mod table_tests;

@@ -18,7 +18,7 @@ use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, RedisResult, Serv
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::fmt::Write;
 use std::hash::Hasher;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -49,6 +49,7 @@ pub struct Remote {
     key: Option<Vec<u8>>,
     shared: Shared,
     live: Mutex<Option<Live>>,
+    is_up: AtomicBool,
     lost: Notify,
 }
 
@@ -72,7 +73,7 @@ impl From<RedisError> for Fault {
 impl Remote {
     /// Redis at `target`; nothing is connected before [`Remote::keep`] runs.
     pub fn new(target: Target, key: Option<Vec<u8>>, shared: Shared) -> Remote {
-        Remote { target, key, shared, live: Mutex::new(None), lost: Notify::new() }
+        Remote { target, key, shared, live: Mutex::new(None), is_up: AtomicBool::new(false), lost: Notify::new() }
     }
 
     /// Asks Redis. `mending` is empty, or what [`super::script::mending`] made.
@@ -111,7 +112,7 @@ impl Remote {
 
     /// True while there is a connection.
     pub fn is_up(&self) -> bool {
-        self.live().is_some()
+        self.is_up.load(SeqCst)
     }
 
     /// Connects, and connects again, for ever. One task a worker runs it.
@@ -146,16 +147,17 @@ impl Remote {
     /// Publishes a connection and waits until it is lost, or the breaker opens.
     async fn up(&self, live: Live) {
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live.clone());
+        self.is_up.store(true, SeqCst);
         let breaker = self.shared.breaker();
         if breaker.close() {
             tracing::info!(target: "security", event = "rate_limit_store_back", "Redis decides about rate limits again");
         }
-        while self.live().is_some() && !breaker.is_open() {
+        while self.is_up() && !breaker.is_open() {
             let watch = sleep(Duration::from_millis(WATCH_MS));
             tokio::select! { () = self.lost.notified() => {}, () = watch => {} }
         }
         self.drop_live(live.number);
-        self.shared.raise(Word::ReturnedAt, clock::monotonic_ms());
+        self.shared.raise(Word::LostAt, clock::monotonic_ms());
         self.mend_for_a_while();
     }
 
@@ -208,6 +210,7 @@ impl Remote {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         if live.as_ref().is_some_and(|live| live.number == number) {
             *live = None;
+            self.is_up.store(false, SeqCst);
             self.lost.notify_one();
         }
     }

@@ -39,8 +39,8 @@ pub enum Word {
     CarryUntil = 0,
     /// Until when a window may be known better here than in Redis.
     MendUntil = 1,
-    /// When a worker last came back to Redis after it was lost.
-    ReturnedAt = 2,
+    /// When a worker last lost Redis: what it told before may be gone with a failover.
+    LostAt = 2,
     /// When Redis was last found to have lost everything.
     EmptiedAt = 3,
     /// Which life of the data in Redis is known; 0 none yet.
