@@ -25,6 +25,12 @@ impl Breaker {
         self.0.load(SeqCst) & OPEN != 0
     }
 
+    /// True when it is closed and nothing failed lately.
+    pub fn is_quiet(self, now_ms: u64) -> bool {
+        let word = self.0.load(SeqCst);
+        word == 0 || (word & OPEN == 0 && now_ms.abs_diff(word & MS_MASK) > SPAN_MS)
+    }
+
     /// A failure at `now_ms`; true for the one that opened it.
     pub fn failed(self, now_ms: u64) -> bool {
         self.change(|word| {
@@ -84,8 +90,8 @@ mod tests {
         for ms in [0, 900, 1_800, 2_700] {
             assert!(!breaker.failed(ms));
         }
-        assert!(!breaker.is_open());
-        assert!(breaker.failed(2_750));
+        assert!(!breaker.is_open() && !breaker.is_quiet(2_800) && breaker.is_quiet(2_801));
+        assert!(breaker.failed(2_750) && !breaker.is_quiet(9_000));
         assert!(breaker.is_open() && !breaker.failed(2_760), "opened once");
     }
 

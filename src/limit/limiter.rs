@@ -230,7 +230,8 @@ impl Limiter {
     fn mends(&self, client: &Client, route: &Route, now: Now) -> Mends {
         let word = |word| self.shared.word(word).load(SeqCst);
         let (carries, mends) = (word(Word::CarryUntil) > now.ms, word(Word::MendUntil) > now.ms);
-        if !carries && !mends {
+        // Units that ride on a call that comes too late would be counted twice: they wait until calls come through.
+        if (!carries && !mends) || !self.shared.breaker().is_quiet(now.ms) {
             return Mends::default();
         }
         let held = self.shared.table.standings(client.hash, &route.limits, now);

@@ -106,7 +106,7 @@ impl Remote {
         let mut forget = cmd("DEL");
         forget.arg(key_of(live.secret, identity));
         let limit = Duration::from_millis(CONNECT_MS_MAX);
-        timeout(limit, live.wire.send_packed_command(&forget)).await.map_err(|_| Fault::Late)??;
+        timeout(limit, send(&mut live.wire, &forget)).await.map_err(|_| Fault::Late)??;
         Ok(())
     }
 
@@ -223,9 +223,9 @@ async fn ask(
     key: &str,
     mending: &[u8],
 ) -> RedisResult<(bool, Standings)> {
-    let value = match wire.send_packed_command(&call("EVALSHA", script.sha(), key, mending)).await {
+    let value = match send(wire, &call("EVALSHA", script.sha(), key, mending)).await {
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-            wire.send_packed_command(&call("EVAL", script.text(), key, mending)).await?
+            send(wire, &call("EVAL", script.text(), key, mending)).await?
         }
         other => other?,
     };
@@ -234,6 +234,11 @@ async fn ask(
         _ => None,
     };
     reply.ok_or_else(|| RedisError::from((ErrorKind::UnexpectedReturnType, "not a decision")))
+}
+
+/// The crate hands error replies over as values.
+async fn send(wire: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
+    wire.send_packed_command(command).await?.extract_error()
 }
 
 fn call(name: &str, script: &str, key: &str, mending: &[u8]) -> Cmd {
@@ -257,13 +262,13 @@ async fn hello(wire: &mut MultiplexedConnection) -> RedisResult<Vec<u8>> {
     getrandom::fill(&mut bytes).map_err(|_| (ErrorKind::Client, "no randomness"))?;
     let mut probe = cmd("SET");
     probe.arg(PROBE_KEY).arg(1).arg("PX").arg(1_000);
-    wire.send_packed_command(&probe).await?;
+    send(wire, &probe).await?;
     let mut seed = cmd("SET");
     seed.arg(SEED_KEY).arg(&bytes).arg("NX");
-    wire.send_packed_command(&seed).await?;
+    send(wire, &seed).await?;
     let mut read = cmd("GET");
     read.arg(SEED_KEY);
-    match wire.send_packed_command(&read).await? {
+    match send(wire, &read).await? {
         Value::BulkString(seed) if !seed.is_empty() => Ok(seed),
         _ => Err((ErrorKind::UnexpectedReturnType, "no seed").into()),
     }

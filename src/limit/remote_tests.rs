@@ -365,6 +365,7 @@ async fn fallbacks_do_what_they_say() {
         let client = someone(&limiter, 1);
         assert_eq!(admitted(&limiter, &client, 2).await, 2);
         server.kill();
+        admitted(&limiter, &someone(&limiter, 2), 3).await;
         until("away", || shared.breaker().is_open()).await;
         assert_eq!(admitted(&limiter, &client, 20).await, admits, "{fallback:?}");
     }
