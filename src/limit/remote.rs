@@ -1,0 +1,338 @@
+//! Redis: one connection a worker, made after the fork, and one `EVALSHA` a decision.
+//!
+//! ```text
+//! keep()    lost -> (breaker open: one worker probes, the others watch the breaker) -> connect -> hello -> up -> lost
+//! decide()  up: EVALSHA, on NOSCRIPT EVAL; else an error at once
+//! ```
+//!
+//! Nothing is tried twice: a call that timed out may have counted. The crate's own reconnecting and script loading are
+//! not used: it would not leave a master that became a replica, and loads scripts with a command that proxies block.
+
+use super::script::Script;
+use super::shared::{Shared, Word};
+use super::tally::Standings;
+use super::target::{Target, info};
+use crate::sys::clock;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, cmd};
+use siphasher::sip128::{Hasher128, SipHasher24};
+use std::fmt::Write;
+use std::hash::Hasher;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+/// Redis has so long for an answer.
+pub const ANSWER_MS_MAX: u64 = 50;
+/// A connection and its hello have so long.
+const CONNECT_MS_MAX: u64 = 250;
+/// How often a worker without connection looks whether another one found Redis back.
+const WATCH_MS: u64 = 100;
+/// Prefix of all keys; the digit is the version of the records.
+const PREFIX: &str = "rl:1:";
+const SEED_KEY: &str = "rl:1:seed";
+const PROBE_KEY: &str = "rl:1:probe";
+
+/// A connection that said hello, and the secret that clients are hashed with there.
+#[derive(Clone)]
+struct Live {
+    wire: MultiplexedConnection,
+    secret: [u64; 2],
+    number: u64,
+}
+
+/// Redis, as one worker sees it.
+pub struct Remote {
+    target: Target,
+    key: Option<Vec<u8>>,
+    shared: Shared,
+    live: Mutex<Option<Live>>,
+    is_up: AtomicBool,
+    lost: Notify,
+}
+
+/// Why Redis gave no decision.
+#[derive(Debug)]
+pub enum Fault {
+    /// No connection at the moment.
+    Away,
+    /// No answer in time; it may have counted.
+    Late,
+    /// An error, or an answer that is none.
+    Error(RedisError),
+}
+
+impl From<RedisError> for Fault {
+    fn from(error: RedisError) -> Fault {
+        Fault::Error(error)
+    }
+}
+
+impl Remote {
+    /// Redis at `target`; nothing is connected before [`Remote::keep`] runs.
+    pub fn new(target: Target, key: Option<Vec<u8>>, shared: Shared) -> Remote {
+        Remote { target, key, shared, live: Mutex::new(None), is_up: AtomicBool::new(false), lost: Notify::new() }
+    }
+
+    /// Asks Redis. `mending` is empty, or what [`super::script::mending`] made.
+    ///
+    /// # Errors
+    /// See [`Fault`]; it has been counted against the breaker.
+    pub async fn decide(&self, identity: &[u8], script: &Script, mending: &[u8]) -> Result<(bool, Standings), Fault> {
+        let Some(mut live) = self.live() else { return Err(Fault::Away) };
+        self.shared.word(Word::Calls).fetch_add(1, SeqCst);
+        let key = key_of(live.secret, identity);
+        let asked = timeout(Duration::from_millis(ANSWER_MS_MAX), ask(&mut live.wire, script, &key, mending)).await;
+        match asked {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) => {
+                if leaves(&error) {
+                    self.drop_live(live.number);
+                }
+                Err(self.failed(Fault::Error(error)))
+            }
+            Err(_) => Err(self.failed(Fault::Late)),
+        }
+    }
+
+    /// Forgets a client in Redis.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn forget(&self, identity: &[u8]) -> Result<(), Fault> {
+        let Some(mut live) = self.live() else { return Err(Fault::Away) };
+        let mut forget = cmd("DEL");
+        forget.arg(key_of(live.secret, identity));
+        let limit = Duration::from_millis(CONNECT_MS_MAX);
+        timeout(limit, send(&mut live.wire, &forget)).await.map_err(|_| Fault::Late)??;
+        Ok(())
+    }
+
+    /// True while there is a connection.
+    pub fn is_up(&self) -> bool {
+        self.is_up.load(SeqCst)
+    }
+
+    /// Connects, and connects again, for ever. One task a worker runs it.
+    pub async fn keep(&self) {
+        let mut number = 0;
+        loop {
+            number += 1;
+            if !self.may_connect().await {
+                continue;
+            }
+            match self.connect(number).await {
+                Ok(live) => self.up(live).await,
+                Err(fault) => {
+                    tracing::debug!(?fault, "redis cannot be reached");
+                    self.failed(fault);
+                    sleep(jittered(WATCH_MS)).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until there is a reason to connect: the breaker is closed, or this worker is the one to probe.
+    async fn may_connect(&self) -> bool {
+        let breaker = self.shared.breaker();
+        if !breaker.is_open() || breaker.probe_due(clock::monotonic_ms(), jittered_ms(super::breaker::PROBE_MS)) {
+            return true;
+        }
+        sleep(jittered(WATCH_MS)).await;
+        false
+    }
+
+    /// Publishes a connection and waits until it is lost, or the breaker opens.
+    async fn up(&self, live: Live) {
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live.clone());
+        self.is_up.store(true, SeqCst);
+        let breaker = self.shared.breaker();
+        if breaker.close() {
+            tracing::info!(target: "security", event = "rate_limit_store_back", "Redis decides about rate limits again");
+        }
+        while self.is_up() && !breaker.is_open() {
+            let watch = sleep(Duration::from_millis(WATCH_MS));
+            tokio::select! { () = self.lost.notified() => {}, () = watch => {} }
+        }
+        self.drop_live(live.number);
+        self.shared.raise(Word::LostAt, clock::monotonic_ms());
+        self.mend_for_a_while();
+    }
+
+    async fn connect(&self, number: u64) -> Result<Live, Fault> {
+        let limit = Duration::from_millis(CONNECT_MS_MAX);
+        let connecting = async {
+            let info = match &self.target {
+                Target::Single(info) => info.clone(),
+                Target::Sentinel { sentinels, name, login } => master_of(sentinels, name, login).await?,
+            };
+            let mut wire = open(info).await?;
+            let seed = hello(&mut wire).await?;
+            Ok((wire, seed))
+        };
+        let (wire, seed) = timeout(limit, connecting).await.map_err(|_| Fault::Late)?.map_err(Fault::Error)?;
+        self.recognise(&seed);
+        Ok(Live { wire, secret: secret_of(self.key.as_deref().unwrap_or(&seed)), number })
+    }
+
+    /// The seed dies with the data: another one means that Redis has lost every count.
+    fn recognise(&self, seed: &[u8]) {
+        let life = secret_of(seed)[0] | 1;
+        let known = self.shared.word(Word::Life).swap(life, SeqCst);
+        if known != 0 && known != life {
+            self.shared.raise(Word::EmptiedAt, clock::monotonic_ms());
+            self.mend_for_a_while();
+            tracing::warn!("Redis has lost its counts; the last known ones are put back");
+        }
+    }
+
+    fn mend_for_a_while(&self) {
+        let longest_ms = self.shared.rules.all.iter().map(|limit| limit.window_ms).max().unwrap_or(0);
+        self.shared.raise(Word::MendUntil, clock::monotonic_ms() + longest_ms);
+    }
+
+    fn failed(&self, fault: Fault) -> Fault {
+        self.shared.word(Word::Failures).fetch_add(1, SeqCst);
+        if self.shared.breaker().failed(clock::monotonic_ms()) {
+            self.shared.word(Word::Opened).fetch_add(1, SeqCst);
+            tracing::warn!(target: "security", event = "rate_limit_store_lost", ?fault, "Redis does not decide; this machine does");
+        }
+        fault
+    }
+
+    fn live(&self) -> Option<Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn drop_live(&self, number: u64) {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if live.as_ref().is_some_and(|live| live.number == number) {
+            *live = None;
+            self.is_up.store(false, SeqCst);
+            self.lost.notify_one();
+        }
+    }
+}
+
+/// One trip; two when Redis does not know the script.
+async fn ask(
+    wire: &mut MultiplexedConnection,
+    script: &Script,
+    key: &str,
+    mending: &[u8],
+) -> RedisResult<(bool, Standings)> {
+    let value = match send(wire, &call("EVALSHA", script.sha(), key, mending)).await {
+        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+            send(wire, &call("EVAL", script.text(), key, mending)).await?
+        }
+        other => other?,
+    };
+    let reply = match &value {
+        Value::BulkString(bytes) => script.reply(bytes),
+        _ => None,
+    };
+    reply.ok_or_else(|| RedisError::from((ErrorKind::UnexpectedReturnType, "not a decision")))
+}
+
+/// The crate hands error replies over as values.
+async fn send(wire: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
+    wire.send_packed_command(command).await?.extract_error()
+}
+
+fn call(name: &str, script: &str, key: &str, mending: &[u8]) -> Cmd {
+    let mut call = cmd(name);
+    call.arg(script).arg(1).arg(key);
+    if !mending.is_empty() {
+        call.arg(mending);
+    }
+    call
+}
+
+async fn open(info: redis::ConnectionInfo) -> RedisResult<MultiplexedConnection> {
+    // Our own limits stand around every use.
+    let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+    redis::Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
+}
+
+/// Writes once, which a replica, a full or a loading server refuses, and learns the seed of this data.
+async fn hello(wire: &mut MultiplexedConnection) -> RedisResult<Vec<u8>> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| (ErrorKind::Client, "no randomness"))?;
+    let mut probe = cmd("SET");
+    probe.arg(PROBE_KEY).arg(1).arg("PX").arg(1_000);
+    send(wire, &probe).await?;
+    let mut seed = cmd("SET");
+    seed.arg(SEED_KEY).arg(&bytes).arg("NX");
+    send(wire, &seed).await?;
+    let mut read = cmd("GET");
+    read.arg(SEED_KEY);
+    match send(wire, &read).await? {
+        Value::BulkString(seed) if !seed.is_empty() => Ok(seed),
+        _ => Err((ErrorKind::UnexpectedReturnType, "no seed").into()),
+    }
+}
+
+/// The first sentinel that knows the master.
+async fn master_of(sentinels: &[redis::ConnectionInfo], name: &str, login: &str) -> RedisResult<redis::ConnectionInfo> {
+    let mut last = RedisError::from((ErrorKind::MasterNameNotFoundBySentinel, "no sentinel answers"));
+    for sentinel in sentinels {
+        let share = Duration::from_millis(CONNECT_MS_MAX / 2 / sentinels.len() as u64);
+        match timeout(share, master_from(sentinel.clone(), name)).await {
+            Ok(Ok(host)) => {
+                return info(&login.replacen("HOST", &host, 1))
+                    .map_err(|_| (ErrorKind::InvalidClientConfig, "a sentinel named no address").into());
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => {}
+        }
+    }
+    Err(last)
+}
+
+async fn master_from(sentinel: redis::ConnectionInfo, name: &str) -> RedisResult<String> {
+    let mut wire = open(sentinel).await?;
+    let mut question = cmd("SENTINEL");
+    question.arg("get-master-addr-by-name").arg(name);
+    let (host, port): (String, u16) = question.query_async(&mut wire).await?;
+    Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+}
+
+/// Errors after which this connection is of no use: it is broken, or leads to a server that will not count.
+fn leaves(error: &RedisError) -> bool {
+    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, NoPerm, ReadOnly};
+    match error.kind() {
+        ErrorKind::Server(ReadOnly | BusyLoading | MasterDown | ClusterDown | NoPerm) => true,
+        ErrorKind::Server(_) => false,
+        ErrorKind::UnexpectedReturnType => false,
+        _ => error.code() != Some("BUSY") && error.code() != Some("OOM"),
+    }
+}
+
+/// `rl:1:` and 128 bits of the client's keyed hash: no address stands in Redis.
+fn key_of(secret: [u64; 2], identity: &[u8]) -> String {
+    let mut hasher = SipHasher24::new_with_keys(secret[0], secret[1]);
+    hasher.write(identity);
+    let mut key = String::with_capacity(PREFIX.len() + 32);
+    key.push_str(PREFIX);
+    let _ = write!(key, "{:032x}", hasher.finish128().as_u128());
+    key
+}
+
+/// 128 bits of any secret.
+fn secret_of(text: &[u8]) -> [u64; 2] {
+    let mut hasher = SipHasher24::new_with_keys(0, 0);
+    hasher.write(text);
+    let bits = hasher.finish128();
+    [bits.h1, bits.h2]
+}
+
+/// A fifth more or less, so that workers do not come in step.
+fn jittered_ms(ms: u64) -> u64 {
+    ms * 4 / 5 + getrandom::u64().unwrap_or(0) % (ms * 2 / 5).max(1)
+}
+
+fn jittered(ms: u64) -> Duration {
+    Duration::from_millis(jittered_ms(ms))
+}

@@ -1,0 +1,401 @@
+//! The limiter against real Redis servers, which each test starts for itself; without `redis-server` they fail.
+
+use super::client::{Identity, Peer};
+use super::limiter::{Client, Limiter};
+use super::plan::{Endpoint, Fallback, Plan};
+use super::quota;
+use super::shared::{Shared, Word};
+use super::verdict::{Outcome, Source};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+/// A redis-server on a Unix socket of its own.
+struct Server {
+    child: Child,
+    dir: PathBuf,
+}
+
+impl Server {
+    fn start() -> Server {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, SeqCst);
+        let dir = std::env::temp_dir().join(format!("chatcorn-redis-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Server { child: Server::spawn(&dir), dir }
+    }
+
+    fn spawn(dir: &PathBuf) -> Child {
+        let mut child = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--enable-debug-command", "yes"])
+            .args(["--busy-reply-threshold", "1", "--unixsocket"])
+            .arg(dir.join("socket"))
+            .arg("--dir")
+            .arg(dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("these tests need redis-server in PATH");
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut ready = lines.map_while(Result::ok).filter(|line| line.contains("ready to accept connections"));
+        assert!(ready.next().is_some(), "redis-server did not start");
+        child
+    }
+
+    fn url(&self) -> String {
+        format!("unix://{}", self.dir.join("socket").display())
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.child = Server::spawn(&self.dir);
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    async fn ask(&self, words: &[&str]) -> redis::RedisResult<String> {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut wire = client.get_multiplexed_async_connection().await?;
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        let value: redis::Value = command.query_async(&mut wire).await?;
+        Ok(match &value {
+            redis::Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            other => format!("{other:?}"),
+        })
+    }
+
+    /// How often Redis was asked to decide.
+    async fn calls(&self) -> usize {
+        let stats = self.ask(&["INFO", "commandstats"]).await.unwrap();
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+        line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+        _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn plan(server: &Server, default: &str) -> Plan {
+    let redis = Some(server.url().parse().unwrap());
+    let default = quota::parse(default).unwrap();
+    Plan { redis, default, chat: vec![], redis_key: Some(b"shared".to_vec()), table_bytes: 1 << 16, ..Plan::default() }
+}
+
+/// A machine: memory of its own, one worker, connected.
+async fn machine(plan: &Plan) -> (Arc<Limiter>, Shared) {
+    let (limiter, shared) = unconnected(plan);
+    until("connected", || shared.word(Word::Life).load(SeqCst) != 0 && limiter.is_up()).await;
+    (limiter, shared)
+}
+
+fn unconnected(plan: &Plan) -> (Arc<Limiter>, Shared) {
+    let shared = Shared::create(plan).unwrap();
+    let limiter = Arc::new(Limiter::new(plan, shared));
+    tokio::spawn(limiter.keep());
+    (limiter, shared)
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    let mut turns = tokio::time::interval(Duration::from_millis(5));
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(5), "not {what} in 5 s");
+        turns.tick().await;
+    }
+}
+
+fn someone(limiter: &Limiter, number: u8) -> Client {
+    limiter.client(Identity::Peer(Peer::Address([192, 0, 2, number].into())))
+}
+
+async fn admitted(limiter: &Limiter, client: &Client, requests: usize) -> usize {
+    let mut admitted = 0;
+    for _ in 0..requests {
+        admitted += usize::from(limiter.check(client, Endpoint::Api).await.admitted());
+    }
+    admitted
+}
+
+#[tokio::test]
+async fn three_machines_admit_ten_whichever_limit_is_the_tightest() {
+    let server = Server::start();
+    let quotas = ["10/minute;500/hour;500/day", "500/minute;10/hour;500/day", "500/minute;500/hour;10/day"];
+    for (number, quotas) in quotas.iter().enumerate() {
+        let plan = plan(&server, quotas);
+        let machines = [machine(&plan).await.0, machine(&plan).await.0, machine(&plan).await.0];
+        let before = server.calls().await;
+        let mut requests = tokio::task::JoinSet::new();
+        for request in 0..399 {
+            let limiter = machines[request % 3].clone();
+            requests.spawn(async move {
+                let client = someone(&limiter, number as u8);
+                limiter.check(&client, Endpoint::Api).await
+            });
+        }
+        let verdicts = requests.join_all().await;
+        assert_eq!(verdicts.iter().filter(|verdict| verdict.admitted()).count(), 10, "{quotas}");
+        assert!(verdicts.iter().all(|verdict| verdict.lines().all(|line| line.count <= 10)));
+        let client = someone(&machines[0], number as u8);
+        let spent = server.calls().await - before;
+        assert_eq!(admitted(&machines[0], &client, 500).await, 0);
+        assert_eq!(server.calls().await - before, spent, "a refused client costs Redis nothing");
+    }
+}
+
+#[tokio::test]
+async fn one_call_a_request_and_a_refusal_leaves_no_trace() {
+    let server = Server::start();
+    let plan = plan(&server, "5/minute;3/hour;9/day");
+    let (limiter, _) = machine(&plan).await;
+    let client = someone(&limiter, 1);
+    let before = server.calls().await;
+    for count in 1..=3 {
+        let verdict = limiter.check(&client, Endpoint::Api).await;
+        assert_eq!((verdict.outcome, verdict.source), (Outcome::Admitted, Source::Redis));
+        assert!(verdict.lines().all(|line| line.count == count && line.reset_ms > 0));
+    }
+    assert_eq!(server.calls().await - before, 3);
+    // Another machine does not know yet, and asks.
+    let (other, _) = machine(&plan).await;
+    let verdict = other.check(&someone(&other, 1), Endpoint::Api).await;
+    assert_eq!((verdict.outcome, verdict.source), (Outcome::Refused, Source::Redis));
+    assert_eq!(verdict.lines().map(|line| line.count).collect::<Vec<_>>(), [3, 3, 3]);
+    assert_eq!(verdict.violated().collect::<Vec<_>>(), ["hour"]);
+    assert!(verdict.retry_after_s().unwrap() > 3_590);
+}
+
+#[tokio::test]
+async fn records_of_endpoints_live_side_by_side_in_one_key() {
+    let server = Server::start();
+    let plan = Plan {
+        chat: quota::parse("2/minute").unwrap(),
+        initialize: quota::parse("1/minute").unwrap(),
+        ..plan(&server, "9/minute")
+    };
+    let (limiter, _) = machine(&plan).await;
+    let client = someone(&limiter, 1);
+    let mut told = Vec::new();
+    for endpoint in [
+        Endpoint::Chat,
+        Endpoint::Initialize,
+        Endpoint::Api,
+        Endpoint::Chat,
+        Endpoint::Chat,
+        Endpoint::Initialize,
+        Endpoint::Api,
+    ] {
+        let verdict = limiter.check(&client, endpoint).await;
+        told.push((verdict.admitted(), verdict.lines().last().unwrap().count));
+    }
+    assert_eq!(told, [(true, 1), (true, 2), (true, 3), (true, 4), (false, 4), (false, 4), (true, 5)]);
+    let keys = server.ask(&["KEYS", "rl:1:*"]).await.unwrap();
+    assert_eq!(
+        keys.matches("rl:1:").count() - keys.matches("seed").count() - keys.matches("probe").count(),
+        1,
+        "{keys}"
+    );
+}
+
+#[tokio::test]
+async fn flushed_scripts_cost_nothing_but_a_trip() {
+    let server = Server::start();
+    let (limiter, shared) = machine(&plan(&server, "9/minute")).await;
+    let client = someone(&limiter, 1);
+    assert_eq!(admitted(&limiter, &client, 2).await, 2);
+    server.ask(&["SCRIPT", "FLUSH"]).await.unwrap();
+    let verdict = limiter.check(&client, Endpoint::Api).await;
+    assert_eq!((verdict.source, verdict.lines().next().unwrap().count), (Source::Redis, 3));
+    assert_eq!(shared.word(Word::Failures).load(SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_killed_redis_is_stood_in_for_and_gets_its_counts_back_empty_as_it_is() {
+    let mut server = Server::start();
+    let plan = plan(&server, "10/minute;100/day");
+    let (limiter, shared) = machine(&plan).await;
+    let client = someone(&limiter, 1);
+    assert_eq!(admitted(&limiter, &client, 6).await, 6);
+    server.kill();
+    let began = Instant::now();
+    let verdict = limiter.check(&client, Endpoint::Api).await;
+    assert_eq!((verdict.source, verdict.lines().next().unwrap().count), (Source::Standby, 7));
+    assert!(began.elapsed() < Duration::from_millis(150), "{:?}", began.elapsed());
+    until("open", || shared.breaker().is_open()).await;
+    let began = Instant::now();
+    assert_eq!(admitted(&limiter, &client, 1).await, 1);
+    assert!(began.elapsed() < Duration::from_millis(1));
+    server.restart();
+    let back = Instant::now();
+    until("closed", || !shared.breaker().is_open() && limiter.is_up()).await;
+    assert!(back.elapsed() < Duration::from_secs(1), "{:?}", back.elapsed());
+    let verdict = limiter.check(&client, Endpoint::Api).await;
+    let counts: Vec<u32> = verdict.lines().map(|line| line.count).collect();
+    assert_eq!((verdict.source, counts), (Source::Redis, vec![9, 9]));
+    let (other, _) = machine(&plan).await;
+    assert_eq!(admitted(&other, &someone(&other, 1), 5).await, 1);
+}
+
+#[tokio::test]
+async fn a_stopped_redis_costs_fifty_milliseconds_three_times() {
+    let server = Server::start();
+    let (limiter, shared) = machine(&plan(&server, "20/minute")).await;
+    let client = someone(&limiter, 1);
+    assert_eq!(admitted(&limiter, &client, 2).await, 2);
+    server.signal(nix::sys::signal::Signal::SIGSTOP);
+    for _ in 0..3 {
+        let began = Instant::now();
+        assert!(limiter.check(&client, Endpoint::Api).await.admitted());
+        assert!(began.elapsed() < Duration::from_millis(90), "{:?}", began.elapsed());
+    }
+    assert!(shared.breaker().is_open());
+    assert_eq!(admitted(&limiter, &client, 5).await, 5);
+    server.signal(nix::sys::signal::Signal::SIGCONT);
+    let back = Instant::now();
+    until("closed", || !shared.breaker().is_open() && limiter.is_up()).await;
+    assert!(back.elapsed() < Duration::from_secs(1), "{:?}", back.elapsed());
+    let verdict = limiter.check(&client, Endpoint::Api).await;
+    // 2 before, 8 here, 1 now; the three that came too late may have been counted there, too.
+    let count = verdict.lines().next().unwrap().count;
+    assert!(verdict.source == Source::Redis && (11..=14).contains(&count), "{count}");
+}
+
+#[tokio::test]
+async fn every_error_reply_is_stood_in_for_and_what_was_admitted_is_owed() {
+    type Step = &'static [&'static str];
+    let faults: [(&str, Step, Step); 4] = [
+        ("READONLY", &["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]),
+        ("OOM", &["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]),
+        ("NOAUTH", &["CONFIG", "SET", "requirepass", "x"], &[]),
+        ("MASTERDOWN", &["CONFIG", "SET", "replica-serve-stale-data", "no"], &["REPLICAOF", "NO", "ONE"]),
+    ];
+    for (name, breaks, mends) in faults {
+        let server = Server::start();
+        let (limiter, shared) = machine(&plan(&server, "9/minute")).await;
+        let client = someone(&limiter, 1);
+        assert_eq!(admitted(&limiter, &client, 2).await, 2);
+        server.ask(breaks).await.unwrap();
+        if name == "MASTERDOWN" {
+            server.ask(&["REPLICAOF", "127.0.0.1", "1"]).await.unwrap();
+        }
+        if name == "NOAUTH" {
+            // Connections that stand are not asked again: cut them.
+            _ = server.ask_as("x", &["CLIENT", "KILL", "TYPE", "normal"]).await;
+        }
+        for count in 3..=6 {
+            let verdict = limiter.check(&client, Endpoint::Api).await;
+            let told = (verdict.outcome, verdict.source, verdict.lines().next().unwrap().count);
+            assert_eq!(told, (Outcome::Admitted, Source::Standby, count), "{name}");
+        }
+        until("open", || shared.breaker().is_open()).await;
+        match name {
+            "NOAUTH" => _ = server.ask_as("x", &["CONFIG", "SET", "requirepass", ""]).await.unwrap(),
+            _ => _ = server.ask(mends).await.unwrap(),
+        }
+        until("closed", || !shared.breaker().is_open() && limiter.is_up()).await;
+        let verdict = limiter.check(&client, Endpoint::Api).await;
+        assert_eq!((verdict.source, verdict.lines().next().unwrap().count), (Source::Redis, 7), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_busy_redis_is_stood_in_for() {
+    let server = Server::start();
+    let (limiter, shared) = machine(&plan(&server, "9/minute")).await;
+    let client = someone(&limiter, 1);
+    assert_eq!(admitted(&limiter, &client, 1).await, 1);
+    let redis = redis::Client::open(server.url()).unwrap();
+    let mut wire = redis.get_multiplexed_async_connection().await.unwrap();
+    let endless =
+        tokio::spawn(
+            async move { redis::cmd("EVAL").arg("while true do end").arg(0).query_async::<()>(&mut wire).await },
+        );
+    until("busy", || {
+        let client = someone(&limiter, 2);
+        limiter.check_now(&client, Endpoint::Api, crate::sys::clock::monotonic_ms());
+        true
+    })
+    .await;
+    for _ in 0..4 {
+        assert!(limiter.check(&client, Endpoint::Api).await.admitted());
+    }
+    until("open", || shared.breaker().is_open()).await;
+    server.ask(&["SCRIPT", "KILL"]).await.unwrap();
+    assert!(endless.await.unwrap().is_err());
+    until("closed", || !shared.breaker().is_open() && limiter.is_up()).await;
+    let verdict = limiter.check(&client, Endpoint::Api).await;
+    assert!(verdict.source == Source::Redis && verdict.lines().next().unwrap().count >= 6);
+}
+
+#[tokio::test]
+async fn redis_down_at_the_start_is_served_and_owed() {
+    let mut server = Server::start();
+    server.kill();
+    let plan = plan(&server, "5/minute");
+    let (limiter, shared) = unconnected(&plan);
+    let client = someone(&limiter, 1);
+    assert_eq!(admitted(&limiter, &client, 3).await, 3);
+    server.restart();
+    until("connected", || limiter.is_up() && !shared.breaker().is_open()).await;
+    let verdict = limiter.check(&client, Endpoint::Api).await;
+    assert_eq!((verdict.source, verdict.lines().next().unwrap().count), (Source::Redis, 4));
+}
+
+#[tokio::test]
+async fn fallbacks_do_what_they_say() {
+    for (fallback, admits) in
+        [(Fallback::Divide(4), 2), (Fallback::Open, 20), (Fallback::Closed, 0), (Fallback::Local, 8)]
+    {
+        let mut server = Server::start();
+        let plan = Plan { fallback, ..plan(&server, "10/minute") };
+        let (limiter, shared) = machine(&plan).await;
+        let client = someone(&limiter, 1);
+        assert_eq!(admitted(&limiter, &client, 2).await, 2);
+        server.kill();
+        admitted(&limiter, &someone(&limiter, 2), 3).await;
+        until("away", || shared.breaker().is_open()).await;
+        assert_eq!(admitted(&limiter, &client, 20).await, admits, "{fallback:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_operators_reset_takes_effect() {
+    let server = Server::start();
+    let plan = plan(&server, "3/day");
+    let (limiter, _) = machine(&plan).await;
+    let (other, _) = machine(&plan).await;
+    assert_eq!(admitted(&limiter, &someone(&limiter, 1), 5).await, 3);
+    assert!(other.reset(&someone(&other, 1)).await);
+    assert_eq!(admitted(&other, &someone(&other, 1), 1).await, 1);
+    // This machine remembers the refusal, and asks again some seconds later.
+    let client = someone(&limiter, 1);
+    let began = crate::sys::clock::monotonic_ms();
+    assert!(limiter.check_now(&client, Endpoint::Api, began).is_some_and(|verdict| !verdict.admitted()));
+    assert!(limiter.check_now(&client, Endpoint::Api, began + 5_100).is_none(), "it is due to ask");
+    assert!(limiter.check_now(&client, Endpoint::Api, began + 5_101).is_some(), "once");
+    assert!(limiter.reset(&client).await);
+    assert_eq!(admitted(&limiter, &client, 5).await, 3);
+}
+
+impl Server {
+    async fn ask_as(&self, password: &str, words: &[&str]) -> redis::RedisResult<redis::Value> {
+        let client = redis::Client::open(format!("{}?pass={password}", self.url())).unwrap();
+        let mut wire = client.get_multiplexed_async_connection().await?;
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut wire).await
+    }
+}

@@ -1,0 +1,181 @@
+//! The decision inside Redis: one Lua script an endpoint, written for its limits, so that Redis runs no loop over them.
+//!
+//! ```text
+//! value   one record a limit: id u32 (scope, window in seconds) | start_ms u48 | count u32, big-endian
+//!         client-wide limits first; records of limits that this script does not know stay, until their window is over
+//! ARGV    nothing, or mending: force u8, then for each limit: extra u32 | floor u32 | age_ms u48
+//! reply   admitted u8, then for each limit: count u32 | reset_ms u48
+//! ```
+//!
+//! A refusal writes nothing, unless it mends. The clock is Redis's own.
+
+use super::plan::client_wide;
+use super::tally::{Standing, Standings};
+use super::word::{FUTURE_MS_MAX, Limit};
+use std::fmt::Write;
+
+const RECORD_BYTES: usize = 14;
+const REPLY_BYTES: usize = 10;
+
+/// A script and its SHA-1 for `EVALSHA`.
+pub struct Script {
+    inner: redis::Script,
+    text: String,
+    limits: usize,
+}
+
+/// What this machine knows better about one limit than Redis may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mend {
+    /// Admitted here while Redis was away.
+    pub extra: u32,
+    /// The last count that Redis told, without `extra`.
+    pub floor: u32,
+    /// Milliseconds since that window began.
+    pub age_ms: u64,
+}
+
+impl Script {
+    /// The script that decides about `limits` and answers in their order.
+    pub fn new(limits: &[Limit]) -> Script {
+        let text = source(limits);
+        Script { inner: redis::Script::new(&text), text, limits: limits.len() }
+    }
+
+    /// For `EVALSHA`.
+    pub fn sha(&self) -> &str {
+        self.inner.get_hash()
+    }
+
+    /// For `EVAL`.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Reads a reply; `None` when it is not one of this script.
+    pub fn reply(&self, bytes: &[u8]) -> Option<(bool, Standings)> {
+        let (admitted, rest) = bytes.split_first()?;
+        if rest.len() != self.limits * REPLY_BYTES {
+            return None;
+        }
+        let mut standings = Standings::default();
+        for (told, standing) in rest.chunks_exact(REPLY_BYTES).zip(&mut standings) {
+            let count = u32::try_from(number(&told[..4])).ok()?;
+            *standing = Standing { count, reset_ms: number(&told[4..]) };
+        }
+        Some((*admitted == 1, standings))
+    }
+}
+
+/// Mending as the script reads it. `force` puts windows back that Redis has lost altogether.
+pub fn mending(force: bool, mends: &[Mend]) -> Vec<u8> {
+    let mut bytes = vec![u8::from(force)];
+    for mend in mends {
+        bytes.extend_from_slice(&mend.extra.to_be_bytes());
+        bytes.extend_from_slice(&mend.floor.to_be_bytes());
+        bytes.extend_from_slice(&mend.age_ms.to_be_bytes()[2..]);
+    }
+    bytes
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
+/// The text. `s1 c1` are start and count of the first limit in the order of the reply, and so on.
+fn source(limits: &[Limit]) -> String {
+    let mut stored: Vec<usize> = (0..limits.len()).collect();
+    stored.sort_by_key(|number| !client_wide(&limits[*number]));
+    let each = |order: &[usize], part: &dyn Fn(usize, &Limit) -> String, between: &str| {
+        order.iter().map(|number| part(number + 1, &limits[*number])).collect::<Vec<_>>().join(between)
+    };
+    let told: Vec<usize> = (0..limits.len()).collect();
+    let (count, bytes) = (limits.len(), limits.len() * RECORD_BYTES);
+    let mut text = String::with_capacity(4_096);
+    let _ = write!(
+        text,
+        "local v=redis.call('GET',KEYS[1]) or ''
+local t=redis.call('TIME')
+local now=t[1]*1000+math.floor(t[2]/1000)
+local tail=''
+local {declared}
+if #v>={bytes} then {slots}=struct.unpack('>{format}',v) end
+if {in_place} then tail=string.sub(v,{after})
+else
+{zero}
+local rest={{}}
+for p=1,#v-13,14 do
+local i,s,c=struct.unpack('>I4I6I4',v,p)
+if {sorted} else rest[#rest+1]=string.sub(v,p,p+13) end
+end
+tail=table.concat(rest)
+end
+{roll}
+if ARGV[1] then
+local force=string.byte(ARGV[1])==1
+local function mend(p,s,c,n,w)
+local e,f,g=struct.unpack('>I4I4I6',ARGV[1],p)
+if (e==0 and f==0) or g>=w then return s,c end
+local from=now-g
+if c==0 then
+if force then e=e+f end
+if e==0 then return s,c end
+return from,math.min(e,n)
+end
+if math.abs(s-from)<=math.min(w/2,{slack}) or force then c=math.max(c,f) end
+return s,math.max(c,math.min(c+e,n))
+end
+{mend}
+end
+local ok=0
+if {room} then ok=1 {bump} end
+if ok==1 or ARGV[1] then
+local till=math.max({ends})
+if #tail>0 then
+local keep={{}}
+for p=1,#tail-13,14 do
+local i,s,c=struct.unpack('>I4I6I4',tail,p)
+local e=s+(i%16777216)*1000
+if e>now then keep[#keep+1]=string.sub(tail,p,p+13) if e>till then till=e end end
+end
+tail=table.concat(keep)
+end
+if till>now then redis.call('SET',KEYS[1],struct.pack('>{format}',{packed})..tail,'PXAT',string.format('%.0f',till)) end
+end
+return struct.pack('>I1{reply_format}',ok,{reply})",
+        declared = each(&told, &|n, _| format!("i{n},s{n},c{n}"), ","),
+        slots = each(&stored, &|n, _| format!("i{n},s{n},c{n}"), ","),
+        format = "I4I6I4".repeat(count),
+        in_place = each(&stored, &|n, limit| format!("i{n}=={}", limit.id), " and "),
+        after = bytes + 1,
+        zero = each(&told, &|n, _| format!("s{n},c{n}=0,0"), " "),
+        sorted = each(&told, &|n, limit| format!("i=={} then s{n},c{n}=s,c", limit.id), " elseif "),
+        // A start in the future is another master's clock: it begins now. A window that is over begins with the next.
+        roll = each(
+            &told,
+            &|n, limit| {
+                format!(
+                    "if s{n}>now then s{n}=now end if c{n}==0 or now>=s{n}+{w} then s{n},c{n}=now,0 end",
+                    w = limit.window_ms
+                )
+            },
+            "\n"
+        ),
+        slack = FUTURE_MS_MAX,
+        mend = each(
+            &told,
+            &|n, limit| {
+                let at = 2 + (n - 1) * 14;
+                format!("s{n},c{n}=mend({at},s{n},c{n},{},{})", limit.count, limit.window_ms)
+            },
+            "\n"
+        ),
+        room = each(&told, &|n, limit| format!("c{n}<{}", limit.count), " and "),
+        bump = each(&told, &|n, _| format!("c{n}=c{n}+1"), " "),
+        ends = each(&told, &|n, limit| format!("c{n}>0 and s{n}+{} or 0", limit.window_ms), ","),
+        packed = each(&stored, &|n, limit| format!("{},s{n},c{n}", limit.id), ","),
+        reply_format = "I4I6".repeat(count),
+        reply = each(&told, &|n, limit| format!("c{n},c{n}>0 and s{n}+{}-now or 0", limit.window_ms), ","),
+    );
+    text
+}

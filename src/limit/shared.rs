@@ -1,0 +1,221 @@
+//! What all workers share: one sealed memory file, made by the master before it forks and handed on by an upgrade.
+//!
+//! ```text
+//! [ head, one page: magic, layout, seed, breaker, directory of limits ] [ table ] [ carry ]
+//! ```
+//!
+//! `carry` is a second, smaller table: what was admitted here while Redis was away, owed to it on its return.
+
+use super::breaker::Breaker;
+use super::plan::{Plan, Rules, limits_needed};
+use super::table::{Hash, LIMITS_MAX, LINE, Pressure, Table, words_needed};
+use super::word::Now;
+use crate::sys::shm::Words;
+use siphasher::sip128::{Hasher128, SipHasher13};
+use std::hash::Hasher;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+/// "chatlim" and the version of this layout.
+const MAGIC: u64 = 0x0001_6d69_6c74_6168;
+/// The carry table's part of the table.
+const CARRY_PART: usize = 8;
+const CARRY_BYTES_MIN: usize = 64 << 10;
+const HEAD_WORDS: usize = 512;
+
+const AT_MAGIC: usize = 0;
+const AT_LINES: usize = 1;
+const AT_TABLE_WORDS: usize = 2;
+const AT_SEED: usize = 3;
+const AT_DIRECTORY: usize = 16;
+const AT_BREAKER: usize = 64;
+const AT_WORDS: usize = 72;
+
+/// Single words that workers share, each in a line of its own.
+#[derive(Clone, Copy, Debug)]
+pub enum Word {
+    /// Until when [`Shared::carry`] may hold something, monotonic milliseconds.
+    CarryUntil = 0,
+    /// Until when a window may be known better here than in Redis.
+    MendUntil = 1,
+    /// When a worker last lost Redis: what it told before may be gone with a failover.
+    LostAt = 2,
+    /// When Redis was last found to have lost everything.
+    EmptiedAt = 3,
+    /// Which life of the data in Redis is known; 0 none yet.
+    Life = 4,
+    /// Counter: calls to Redis.
+    Calls = 5,
+    /// Counter: calls that failed.
+    Failures = 6,
+    /// Counter: decisions in place of Redis.
+    Standby = 7,
+    /// Counter: the breaker opened.
+    Opened = 8,
+}
+
+/// The shared memory, and the rules it is used by.
+#[derive(Clone, Copy)]
+pub struct Shared {
+    words: &'static [AtomicU64],
+    file: BorrowedFd<'static>,
+    /// Every client's counts.
+    pub table: Table<AtomicU64>,
+    /// Counts that Redis has not heard of.
+    pub carry: Table<AtomicU64>,
+    /// The compiled plan.
+    pub rules: &'static Rules,
+    seed: [u64; 2],
+}
+
+impl Shared {
+    /// New shared memory for `plan`; the master calls it before it forks.
+    ///
+    /// # Errors
+    /// Out of memory, descriptors or randomness; more limits than fit a client.
+    pub fn create(plan: &Plan) -> io::Result<Shared> {
+        let lines = if limits_needed(plan) < LINE { 1 } else { 2 };
+        let table_words = words_needed(plan.table_bytes, lines);
+        let carry_words = words_needed((plan.table_bytes / CARRY_PART).max(CARRY_BYTES_MIN), lines);
+        let words = Words::create("chatcorn-limits", HEAD_WORDS + table_words + carry_words)?;
+        let head = words.words();
+        head[AT_LINES].store(lines as u64, SeqCst);
+        head[AT_TABLE_WORDS].store(table_words as u64, SeqCst);
+        for word in &head[AT_SEED..AT_SEED + 2] {
+            word.store(getrandom::u64().map_err(io::Error::other)?, SeqCst);
+        }
+        head[AT_MAGIC].store(MAGIC, SeqCst);
+        Shared::over(words, plan)
+    }
+
+    /// Shared memory that the former program of an upgrade made. Its size stays what it was.
+    ///
+    /// # Errors
+    /// Not such memory, of another layout, or with fewer words than `plan` has limits.
+    pub fn adopt(file: OwnedFd, plan: &Plan) -> io::Result<Shared> {
+        Shared::over(Words::map(file)?, plan)
+    }
+
+    /// The same memory under another plan: counts of limits that both have are kept.
+    ///
+    /// # Errors
+    /// More limits than fit a client.
+    pub fn reload(&self, plan: &Plan) -> io::Result<Shared> {
+        Ok(Shared { rules: compile(self.words, plan)?, ..*self })
+    }
+
+    fn over(words: Words, plan: &Plan) -> io::Result<Shared> {
+        let words: &'static Words = Box::leak(Box::new(words));
+        let (file, words) = (words.as_fd(), words.words());
+        let strange = || io::Error::new(io::ErrorKind::InvalidData, "shared memory of another layout");
+        let head = |at: usize| words.get(at).map_or(0, |word| word.load(SeqCst));
+        let (lines, table_words) = (head(AT_LINES) as usize, head(AT_TABLE_WORDS) as usize);
+        let body = words.get(HEAD_WORDS..).ok_or_else(strange)?;
+        let least = words_needed(1, 2);
+        let fits = table_words >= least && body.len().saturating_sub(table_words) >= least;
+        if head(AT_MAGIC) != MAGIC || !(1..=2).contains(&lines) || !fits {
+            return Err(strange());
+        }
+        let (table, carry) = body.split_at(table_words);
+        let seed = [head(AT_SEED), head(AT_SEED + 1)];
+        let (table, carry) = (Table::over(table, lines), Table::over(carry, lines));
+        Ok(Shared { words, file, table, carry, rules: compile(words, plan)?, seed })
+    }
+
+    /// The client's place in the table: a keyed hash of what identifies it.
+    pub fn hash(&self, identity: &[u8]) -> Hash {
+        let mut hasher = SipHasher13::new_with_keys(self.seed[0], self.seed[1]);
+        hasher.write(identity);
+        Hash::new(hasher.finish128().as_u128())
+    }
+
+    /// The breaker before Redis.
+    pub fn breaker(&self) -> Breaker {
+        Breaker(&self.words[AT_BREAKER])
+    }
+
+    /// A shared word.
+    pub fn word(&self, word: Word) -> &'static AtomicU64 {
+        &self.words[AT_WORDS + word as usize * LINE]
+    }
+
+    /// Raises a shared word to `value`.
+    pub fn raise(&self, word: Word, value: u64) {
+        self.word(word).fetch_max(value, SeqCst);
+    }
+
+    /// See [`Pressure`].
+    pub fn pressure(&self) -> Pressure {
+        self.table.pressure()
+    }
+
+    /// Sweeps up to `count` slots of the table from `from` on; where to go on, 0 after the last. The master calls it
+    /// so that the whole table is swept at least once an hour: a few thousand slots a second are cheap and enough.
+    pub fn sweep(&self, from: usize, count: usize, now_ms: u64) -> usize {
+        let (now, all) = (Now::at(now_ms), &self.rules.all);
+        if from == 0 {
+            self.carry.sweep(0, usize::MAX, all, now);
+        }
+        self.table.sweep(from, count, all, now)
+    }
+}
+
+impl AsFd for Shared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file
+    }
+}
+
+/// The master alone compiles, so the directory has one writer.
+fn compile(words: &'static [AtomicU64], plan: &Plan) -> io::Result<&'static Rules> {
+    let lines = words[AT_LINES].load(SeqCst) as usize;
+    let cells = &words[AT_DIRECTORY..][..(lines * LINE - 1).min(LIMITS_MAX)];
+    let mut directory: Vec<u32> = cells.iter().map(|cell| cell.load(SeqCst) as u32).collect();
+    let rules = Rules::compile(plan, &mut directory)?;
+    cells.iter().zip(directory).for_each(|(cell, id)| cell.store(u64::from(id), SeqCst));
+    Ok(Box::leak(Box::new(rules)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::plan::Endpoint;
+    use crate::limit::quota;
+
+    fn admit(shared: &Shared, now_ms: u64) -> bool {
+        let limits = &shared.rules.route(Endpoint::Chat).limits;
+        shared.table.admit(shared.hash(b"me"), limits, &shared.rules.all, Now::at(now_ms)).admitted
+    }
+
+    #[test]
+    fn counts_outlive_a_reload_and_an_upgrade() {
+        let shared = Shared::create(&Plan::default()).unwrap();
+        (0..10).for_each(|_| assert!(admit(&shared, 1_000)));
+        assert!(!admit(&shared, 1_000));
+        let more = Plan { default: quota::parse("12/minute;1/2 seconds").unwrap(), chat: vec![], ..Plan::default() };
+        let reloaded = shared.reload(&Plan { default: quota::parse("12/minute").unwrap(), ..more.clone() }).unwrap();
+        assert!(admit(&reloaded, 1_000) && admit(&reloaded, 1_000) && !admit(&reloaded, 1_000));
+        let upgraded = Shared::adopt(shared.as_fd().try_clone_to_owned().unwrap(), &more).unwrap();
+        assert!(!admit(&upgraded, 1_000));
+        assert!(admit(&upgraded, 62_000));
+    }
+
+    #[test]
+    fn strange_memory_is_not_adopted() {
+        let words = Words::create("test", 100_000).unwrap();
+        assert!(Shared::adopt(words.as_fd().try_clone_to_owned().unwrap(), &Plan::default()).is_err());
+        let small = Words::create("test", 8).unwrap();
+        assert!(Shared::adopt(small.as_fd().try_clone_to_owned().unwrap(), &Plan::default()).is_err());
+        let shared = Shared::create(&Plan::default()).unwrap();
+        shared.words[AT_TABLE_WORDS].store(u64::MAX, SeqCst);
+        assert!(Shared::adopt(shared.as_fd().try_clone_to_owned().unwrap(), &Plan::default()).is_err());
+    }
+
+    #[test]
+    fn a_million_clients_take_at_most_90_mib() {
+        // 0.75 of the places.
+        let words = words_needed(1_000_000 * 64 * 3 / 4, 1);
+        assert!(words * 8 <= 90 << 20, "{}", words * 8);
+    }
+}

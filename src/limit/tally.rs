@@ -1,0 +1,229 @@
+//! Counting in a client's slot: look at every limit, then count in each, narrow windows first; if one filled
+//! meanwhile, take the earlier ones back.
+//!
+//! Each word is bounded by its own compare-and-swap, so nothing is over-admitted whatever happens in between. Who sees
+//! another's reservation that is about to be taken back is subject to the wider limit that refuses it, too. A worker
+//! killed between two words has counted one request of one client too many, until that window ends.
+
+use super::table::{Cell, Hash, LIMITS_MAX, Slot, Table};
+use super::word::{Held, Limit, Now, less_one, owner, same_start, with_count};
+use std::cmp::Ordering;
+
+/// Rounds in which others may displace a slot under a request before it is refused, to be safe.
+const TRIES_MAX: usize = 64;
+
+/// How one limit stands for a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Admitted in the window under way; 0 when there is none.
+    pub count: u32,
+    /// Milliseconds until it ends; 0 when there is none.
+    pub reset_ms: u64,
+}
+
+/// The standings of a request's limits, in their order.
+pub type Standings = [Standing; LIMITS_MAX];
+
+/// A decision of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// True when the request was counted in every limit, false when in none.
+    pub admitted: bool,
+    /// One for each limit given, after the decision.
+    pub standings: Standings,
+}
+
+enum Commit {
+    Counted,
+    Full,
+    /// The slot went to another client meanwhile.
+    Displaced,
+}
+
+impl<C: Cell> Table<C> {
+    /// Admits one request if each of `limits` has room, and counts it in all of them. `limits` stand narrow before
+    /// wide; `all` are the limits that words may hold.
+    pub fn admit(&self, hash: Hash, limits: &[Limit], all: &[Limit], now: Now) -> Tally {
+        let mut tally = Tally { admitted: false, standings: Standings::default() };
+        for _ in 0..TRIES_MAX {
+            let slot = self.find_or_claim(hash, all, now);
+            if self.look(slot, limits, now, &mut tally.standings) {
+                return tally;
+            }
+            match self.commit(hash, slot, limits, now, &mut tally.standings) {
+                Commit::Counted => return Tally { admitted: true, ..tally },
+                Commit::Full => {
+                    self.look(slot, limits, now, &mut tally.standings);
+                    return tally;
+                }
+                Commit::Displaced => {}
+            }
+        }
+        tally
+    }
+
+    /// How `limits` stand, written to `standings`; true when one of them is full. Writes no word.
+    pub fn look(&self, slot: Slot, limits: &[Limit], now: Now, standings: &mut Standings) -> bool {
+        let mut full = false;
+        for (limit, standing) in limits.iter().zip(standings) {
+            let held = self.held(slot, limit, now);
+            full |= held.is_some_and(|held| held.count >= limit.count);
+            *standing = held.map_or_else(Standing::default, |held| standing_of(limit, held));
+        }
+        full
+    }
+
+    /// How `limits` stand for a client that may have no slot.
+    pub fn standings(&self, hash: Hash, limits: &[Limit], now: Now) -> Standings {
+        let mut standings = Standings::default();
+        if let Some(slot) = self.find(hash) {
+            self.look(slot, limits, now, &mut standings);
+        }
+        standings
+    }
+
+    /// Takes over what a better informed store said. In the same window the larger count holds (answers overtake each
+    /// other), of two windows the later.
+    pub fn learn(&self, hash: Hash, limits: &[Limit], all: &[Limit], now: Now, standings: &Standings) {
+        let slot = self.find_or_claim(hash, all, now);
+        for (limit, standing) in limits.iter().zip(standings).filter(|(_, standing)| standing.count > 0) {
+            let age_ms = limit.window_ms.saturating_sub(standing.reset_ms);
+            self.update(slot, limit, now, |held| match held {
+                Some(held) => match same_window(limit, held.age_ms, age_ms) {
+                    Ordering::Less => None,
+                    Ordering::Equal => (standing.count > held.count).then_some((held.age_ms, standing.count)),
+                    Ordering::Greater => Some((age_ms, standing.count)),
+                },
+                None => Some((age_ms, standing.count)),
+            });
+        }
+    }
+
+    /// Adds units to windows that others measure, by their resets.
+    pub fn add(&self, hash: Hash, limits: &[Limit], all: &[Limit], now: Now, units: &Standings) {
+        let slot = self.find_or_claim(hash, all, now);
+        for (limit, units) in limits.iter().zip(units).filter(|(_, units)| units.count > 0) {
+            let age_ms = limit.window_ms.saturating_sub(units.reset_ms);
+            self.update(slot, limit, now, |held| match held {
+                Some(held) if same_window(limit, held.age_ms, age_ms).is_eq() => {
+                    Some((held.age_ms, held.count.saturating_add(units.count)))
+                }
+                _ => Some((age_ms, units.count)),
+            });
+        }
+    }
+
+    /// Marks `limit` as begun now, once in its window; true for the one caller who did.
+    pub fn mark_once(&self, slot: Slot, limit: &Limit, now: Now) -> bool {
+        let cell = self.word(slot, limit);
+        let seen = cell.get();
+        let live = limit.read(seen, print_of(slot), now).is_some();
+        !live && self.still_owned(slot) && cell.replace(seen, limit.write(print_of(slot), now, 0, 1))
+    }
+
+    /// Takes every unit out of the client's words and returns them.
+    pub fn take(&self, hash: Hash, limits: &[Limit], now: Now) -> Standings {
+        let mut taken = Standings::default();
+        let Some(slot) = self.find(hash) else { return taken };
+        for (limit, taken) in limits.iter().zip(&mut taken) {
+            let cell = self.word(slot, limit);
+            loop {
+                let seen = cell.get();
+                let held = limit.read(seen, print_of(slot), now);
+                if held.is_none() || cell.replace(seen, 0) {
+                    *taken = held.map_or_else(Standing::default, |held| standing_of(limit, held));
+                    break;
+                }
+            }
+        }
+        taken
+    }
+
+    fn held(&self, slot: Slot, limit: &Limit, now: Now) -> Option<Held> {
+        limit.read(self.word(slot, limit).get(), print_of(slot), now)
+    }
+
+    fn commit(&self, hash: Hash, slot: Slot, limits: &[Limit], now: Now, standings: &mut Standings) -> Commit {
+        let mut written = [0; LIMITS_MAX];
+        for (number, limit) in limits.iter().enumerate().take(LIMITS_MAX) {
+            match self.count_one(slot, limit, now) {
+                Ok((word, standing)) => (written[number], standings[number]) = (word, standing),
+                Err(why) => {
+                    self.undo(slot, &limits[..number], &written);
+                    return why;
+                }
+            }
+        }
+        if self.still_counts(hash, slot) {
+            return Commit::Counted;
+        }
+        self.undo(slot, limits, &written);
+        Commit::Displaced
+    }
+
+    /// Counts one unit; the word it wrote, and how the limit stands then.
+    fn count_one(&self, slot: Slot, limit: &Limit, now: Now) -> Result<(u64, Standing), Commit> {
+        let cell = self.word(slot, limit);
+        loop {
+            let seen = cell.get();
+            let (new, held) = match limit.read(seen, print_of(slot), now) {
+                Some(held) if held.count >= limit.count => return Err(Commit::Full),
+                Some(held) => (seen + 1, Held { count: held.count + 1, ..held }),
+                // Someone else's word, or nobody's: only the owner of the slot may write over it. It was read before
+                // the tag, so a new owner's word fails the swap.
+                None if !self.still_owned(slot) => return Err(Commit::Displaced),
+                None => (limit.write(print_of(slot), now, 0, 1), Held { count: 1, age_ms: 0 }),
+            };
+            if cell.replace(seen, new) {
+                return Ok((new, standing_of(limit, held)));
+            }
+        }
+    }
+
+    /// Takes one unit back from each, as far as the windows that were counted in still stand there.
+    fn undo(&self, slot: Slot, limits: &[Limit], written: &[u64]) {
+        for (limit, written) in limits.iter().zip(written) {
+            let cell = self.word(slot, limit);
+            loop {
+                let seen = cell.get();
+                if !same_start(seen, *written) || cell.replace(seen, less_one(seen)) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Writes what `change` makes of a word: an age and a count, or nothing.
+    fn update(&self, slot: Slot, limit: &Limit, now: Now, change: impl Fn(Option<Held>) -> Option<(u64, u32)>) {
+        loop {
+            let cell = self.word(slot, limit);
+            let seen = cell.get();
+            let held = limit.read(seen, print_of(slot), now);
+            let Some((age_ms, count)) = change(held) else { return };
+            if owner(seen) != print_of(slot) && !self.still_owned(slot) {
+                return;
+            }
+            let keep = held.is_some_and(|held| held.age_ms == age_ms);
+            let window = limit.write(print_of(slot), now, age_ms, count);
+            let new = if keep { with_count(seen, count) } else { window };
+            if cell.replace(seen, new) {
+                return;
+            }
+        }
+    }
+}
+
+fn print_of(slot: Slot) -> u16 {
+    (slot.tag >> 48) as u16
+}
+
+fn standing_of(limit: &Limit, held: Held) -> Standing {
+    Standing { count: held.count, reset_ms: limit.reset_ms(held) }
+}
+
+/// `Less` when the told window began before the held one, `Greater` when after. Two windows of one limit begin at
+/// least its length apart; what is nearer than half of that is one window, told over a network.
+fn same_window(limit: &Limit, held_age_ms: u64, told_age_ms: u64) -> Ordering {
+    let slack_ms = (limit.window_ms / 2).min(super::word::FUTURE_MS_MAX);
+    if held_age_ms.abs_diff(told_age_ms) <= slack_ms { Ordering::Equal } else { held_age_ms.cmp(&told_age_ms) }
+}
