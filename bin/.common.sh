@@ -29,6 +29,8 @@ missing() {
 build_needs=(cmake:cmake clang:clang make:make c++:g++ '/usr/lib/llvm-*/lib/libclang.so*:libclang-dev')
 [ -z "${LIBCLANG_PATH:-}" ] || unset 'build_needs[4]'
 
+has_pip() { { python3 -m pip --version || /usr/bin/python3 -m pip --version; } >/dev/null 2>&1; }
+
 # Installs what `missing` names; as root or by sudo without a question, else says what to run.
 need() {
   local packages=() as=()
