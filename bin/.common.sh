@@ -5,6 +5,7 @@ set -euo pipefail
 # shellcheck disable=SC2034 # used by who sources this
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${CHATCORN_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set: set it, or CHATCORN_CACHE to a directory}/.cache}/chatcorn}
+cache=$(realpath -m "$cache")
 export CHATCORN_CACHE=$cache
 
 say() { printf '%s\n' "$*" >&2; }
@@ -28,6 +29,8 @@ missing() {
 # shellcheck disable=SC2034 # used by who sources this
 build_needs=(cmake:cmake clang:clang make:make c++:g++ '/usr/lib/llvm-*/lib/libclang.so*:libclang-dev')
 [ -z "${LIBCLANG_PATH:-}" ] || unset 'build_needs[4]'
+
+has_pip() { { python3 -m pip --version || /usr/bin/python3 -m pip --version; } >/dev/null 2>&1; }
 
 # Installs what `missing` names; as root or by sudo without a question, else says what to run.
 need() {
@@ -63,7 +66,7 @@ without_services() {
 # for which compiler, processor and flags: code for another processor's instructions would die by SIGILL.
 target_dir() {
   local dir=$cache/target mark
-  [ -z "${CARGO_TARGET_DIR:-}" ] || { echo "$CARGO_TARGET_DIR" && return; }
+  [ -z "${CARGO_TARGET_DIR:-}" ] || { realpath -m "$CARGO_TARGET_DIR" && return; }
   command -v cargo >/dev/null || die "Rust is missing: install it (rustup's stable toolchain, 1.95 or newer), then run this again."
   mark=$({ rustc -vV && grep -m1 -iE '^(flags|features)' /proc/cpuinfo && echo "${RUSTFLAGS:-}"; } | sha256sum | cut -c1-16)
   mkdir -p "$dir" || die "$dir cannot be made: set CHATCORN_CACHE to a directory of yours."
