@@ -69,9 +69,15 @@ fn bench(path: &Path, rounds: usize) {
 /// Tokens a second of a loop that does nothing but decode and take the best token.
 fn bare_loop(vocabulary: &model::Vocabulary, llama: &mut model::Llama) -> f64 {
     llama.keep(0, 0);
-    let prompt = vocabulary.tokens("<|im_start|>user\nTell me a long story about a dragon.<|im_end|>\n<|im_start|>assistant\n", true);
+    let prompt = vocabulary
+        .tokens("<|im_start|>user\nTell me a long story about a dragon.<|im_end|>\n<|im_start|>assistant\n", true);
     let mut greedy = Sampler::new(0.0, 1.0, 0);
-    let entry = |(position, token): (usize, &i32)| Entry { slot: 0, position, token: *token, wants_logits: position + 1 == prompt.len() };
+    let entry = |(position, token): (usize, &i32)| Entry {
+        slot: 0,
+        position,
+        token: *token,
+        wants_logits: position + 1 == prompt.len(),
+    };
     llama.step(&prompt.iter().enumerate().map(entry).collect::<Vec<_>>()).expect("evaluates");
     let mut token = greedy.next(llama.logits(prompt.len() - 1));
     let begun = Instant::now();
@@ -90,7 +96,8 @@ fn one_stream(engine: &Engine, round: usize) -> f64 {
 fn streams(engine: &Engine, count: usize, round: usize) -> f64 {
     let begun = Instant::now();
     let tokens: f64 = thread::scope(|scope| {
-        let each = |stream| scope.spawn(move || engine.chat(&story(round, stream), REPLY_TOKENS, &mpsc::channel().0).tokens);
+        let each =
+            |stream| scope.spawn(move || engine.chat(&story(round, stream), REPLY_TOKENS, &mpsc::channel().0).tokens);
         let all: Vec<_> = (0..count).map(each).collect();
         all.into_iter().map(|one| one.join().expect("a reply")).sum()
     });
@@ -114,7 +121,8 @@ fn stall(engine: &Engine, others: usize, round: usize) -> f64 {
         (0..10).for_each(|_| drop(told.recv()));
         let begun = Instant::now();
         let long = |other| vec![Message::new(Role::User, format!("{round} {other} {others} {}", words(1400)))];
-        let all: Vec<_> = (0..others).map(|other| scope.spawn(move || engine.chat(&long(other), 1, &mpsc::channel().0))).collect();
+        let all: Vec<_> =
+            (0..others).map(|other| scope.spawn(move || engine.chat(&long(other), 1, &mpsc::channel().0))).collect();
         all.into_iter().for_each(|other| drop(other.join()));
         let ended = Instant::now();
         let reply = stream.join().expect("a reply");
@@ -151,7 +159,8 @@ impl Figures {
     }
 
     fn median(&self, name: &str) -> f64 {
-        let mut values = self.0.iter().find(|(known, ..)| *known == name).map(|(.., values)| values.clone()).unwrap_or_default();
+        let mut values =
+            self.0.iter().find(|(known, ..)| *known == name).map(|(.., values)| values.clone()).unwrap_or_default();
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
     }
@@ -195,7 +204,13 @@ impl Engine {
         inherit(&listener);
         inherit(&theirs);
         let fds = (listener.as_raw_fd(), theirs.as_raw_fd());
-        let settings = Settings { model: model.into(), threads: THREADS, listener_fd: fds.0, link_fd: fds.1, ..Settings::default() };
+        let settings = Settings {
+            model: model.into(),
+            threads: THREADS,
+            listener_fd: fds.0,
+            link_fd: fds.1,
+            ..Settings::default()
+        };
         let program = std::env::current_exe().expect("this program");
         let child = Command::new(program).env(SETTINGS_VARIABLE, settings.to_json()).spawn().expect("the engine");
         drop(theirs);
@@ -229,8 +244,12 @@ impl Engine {
 
 impl Reply {
     fn read(&mut self, line: &str, tell: &mpsc::Sender<()>) {
-        let Some(chunk) = line.strip_prefix("data: ").and_then(|data| serde_json::from_str::<Chunk>(data).ok()) else { return };
-        if let Some(text) = chunk.choices.first().and_then(|choice| choice.delta.content.as_deref()).filter(|text| !text.is_empty()) {
+        let Some(chunk) = line.strip_prefix("data: ").and_then(|data| serde_json::from_str::<Chunk>(data).ok()) else {
+            return;
+        };
+        if let Some(text) =
+            chunk.choices.first().and_then(|choice| choice.delta.content.as_deref()).filter(|text| !text.is_empty())
+        {
             self.times.push(self.begun.elapsed());
             self.text.push_str(text);
             let _ = tell.send(());
@@ -246,7 +265,10 @@ impl Reply {
 impl Drop for Engine {
     fn drop(&mut self) {
         let begun = Instant::now();
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), nix::sys::signal::Signal::SIGTERM);
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(self.child.id() as i32),
+            nix::sys::signal::Signal::SIGTERM,
+        );
         let status = self.child.wait().expect("waits");
         println!("term_to_exit {:.0} ms ({status})", millis(begun.elapsed()));
         let _ = std::fs::remove_file(&self.path);

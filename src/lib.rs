@@ -12,6 +12,7 @@ pub mod chat;
 pub mod config;
 pub mod engine;
 pub mod http;
+pub mod limit;
 pub mod listener;
 pub mod log;
 pub mod master;

@@ -68,8 +68,10 @@ pub struct Principal(Vec<u8>);
 impl Principal {
     /// A visitor: the address, and the website that the browser came from. So nobody reads another's session by
     /// guessing its name, nor a strange website through a visitor's browser.
-    pub fn visitor(client: IpAddr, origin: Option<&[u8]>) -> Principal {
-        let mut bytes = format!("visitor {client} ").into_bytes();
+    /// No address: the peer came over a Unix socket.
+    pub fn visitor(client: Option<IpAddr>, origin: Option<&[u8]>) -> Principal {
+        let mut bytes =
+            client.map_or_else(|| "visitor local ".to_owned(), |client| format!("visitor {client} ")).into_bytes();
         bytes.extend_from_slice(origin.map_or(b"-", host));
         Principal(bytes)
     }
@@ -212,7 +214,8 @@ mod tests {
 
     #[test]
     fn a_principal_is_an_address_and_a_website() {
-        let at = |ip: &str, origin: Option<&str>| Principal::visitor(ip.parse().unwrap(), origin.map(str::as_bytes));
+        let at =
+            |ip: &str, origin: Option<&str>| Principal::visitor(Some(ip.parse().unwrap()), origin.map(str::as_bytes));
         assert_eq!(at("1.2.3.4", Some("https://a.example:8443")), at("1.2.3.4", Some("http://a.example")));
         assert_eq!(host(b"http://[::1]:80"), b"[::1]");
         assert_ne!(at("1.2.3.4", Some("https://a.example")), at("1.2.3.4", Some("https://b.example")));

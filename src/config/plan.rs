@@ -5,6 +5,7 @@ use super::raw::Raw;
 use super::values::Values;
 use crate::chat::upstream::connector::Place;
 use crate::chat::upstream::{Limits, Target};
+use crate::limit::{self, Trusted};
 use crate::listener::Address;
 use crate::sys::process;
 use crate::{chat, engine, http, log, master, worker};
@@ -67,6 +68,7 @@ pub fn resolve(
     let backlog = values.count("backlog") as i32;
     let umask = umask(&mut values);
     let mended = vec![("OMP_NUM_THREADS", omp.to_string()), ("MKL_NUM_THREADS", mkl.to_string())];
+    log_places(&log, identity, &mut values);
     let descriptors = worker.connections_max + DESCRIPTORS_BESIDE;
     let (pidfile, chdir) = (values.path("pid"), values.path("chdir"));
     if !problems.errors().is_empty() {
@@ -205,6 +207,7 @@ fn worker_plan(
         http: http_plan(values, shape, local_model),
         chat: chat_plan(values, upstreams, engine, engine_socket),
         store: store(values),
+        limits: limits(values),
         log: log.clone(),
     }
 }
@@ -213,15 +216,66 @@ fn http_plan(values: &mut Values<'_>, shape: &master::Shape, local_model: bool) 
     http::Plan {
         cors_origins: values.texts("cors_origins"),
         body_bytes_max: values.bytes("limit_body"),
-        body_time: values.seconds("body_timeout"),
-        head_time: values.seconds("header_timeout"),
-        keep_alive: values.seconds("keep_alive"),
-        head_bytes_max: values.bytes("limit_head") as usize,
-        fields_max: values.count("limit_request_fields") as usize,
+        head: http::head::Limits {
+            request_line_bytes_max: values.bytes("limit_request_line") as usize,
+            field_bytes_max: values.bytes("limit_request_field_size") as usize,
+            fields_max: values.count("limit_request_fields") as usize,
+            head_bytes_max: values.bytes("limit_head") as usize,
+        },
+        times: http::strict::Times {
+            head_ms_max: values.seconds("header_timeout").as_millis() as u64,
+            body_ms_max: values.seconds("body_timeout").as_millis() as u64,
+            whole_ms_max: shape.request_timeout.as_millis() as u64,
+            idle_ms_max: values.seconds("keep_alive").as_millis() as u64,
+            ..http::strict::Times::default()
+        },
+        trusted: trusted(values),
         request_time: shape.request_timeout,
         workers: shape.workers,
         local_model,
     }
+}
+
+fn trusted(values: &mut Values<'_>) -> Trusted {
+    let parsed = values.text("forwarded_allow_ips").unwrap_or_default().parse();
+    parsed.unwrap_or_else(|error| {
+        let source = values.source("forwarded_allow_ips");
+        values.problems.error(&source, error);
+        Trusted::default()
+    })
+}
+
+fn limits(values: &mut Values<'_>) -> Option<limit::Plan> {
+    let enabled = values.word("rate_limit_enabled").as_deref() != Some("false");
+    if !enabled {
+        values.problems.advice("rate limiting is off: RATE_LIMIT_ENABLED=false");
+    }
+    let mut quotas = |key| values.parsed(key, |text| limit::quota::parse(text).map_err(|error| error.to_string()));
+    let (default, chat, initialize) =
+        (quotas("rate_limit_default"), quotas("rate_limit_chat"), quotas("rate_limit_initialize"));
+    let plan = limit::Plan {
+        default,
+        chat,
+        initialize,
+        mode: match values.word("rate_limit_endpoint_mode").as_deref() {
+            Some("replace") => limit::Mode::Replace,
+            _ => limit::Mode::Add,
+        },
+        fallback: values.parsed("rate_limit_fallback", str::parse),
+        dry_run: values.word("rate_limit_dry_run").as_deref() == Some("true"),
+        allow: values.parsed("rate_limit_allow", ranges),
+        headers: values.word("rate_limit_headers").as_deref() != Some("false"),
+        v6_prefix: values.count("rate_limit_ipv6_prefix") as u8,
+        table_bytes: values.bytes("rate_limit_table") as usize,
+        redis: values.parsed("redis_url", |text| if text.is_empty() { Ok(None) } else { text.parse().map(Some) }),
+        redis_key: values.text("rate_limit_key").map(String::into_bytes),
+    };
+    enabled.then_some(plan)
+}
+
+fn ranges(text: &str) -> Result<Vec<limit::client::Cidr>, String> {
+    let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    entries.map(|entry| entry.parse().map_err(|error: limit::client::CidrError| error.to_string())).collect()
 }
 
 fn chat_plan(
@@ -370,6 +424,18 @@ fn umask(values: &mut Values<'_>) -> Option<u32> {
         values.problems.error(&source, format!("umask = {text:?}: write an octal number from 0 to 777"));
     }
     mode
+}
+
+/// Looks whether the log files can be written, by whom they will be.
+fn log_places(log: &log::Plan, identity: Option<process::Identity>, values: &mut Values<'_>) {
+    let problems = &mut *values.problems;
+    if let Err(reason) = log.validate() {
+        return problems.failure(reason);
+    }
+    match log::rotate::prepare_for(log, identity) {
+        Ok(prepared) => prepared.warning.iter().for_each(|warning| problems.advice(warning)),
+        Err(reason) => problems.failure(reason),
+    }
 }
 
 /// What an exec'd child sees: no secret, and the mended values.

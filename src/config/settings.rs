@@ -56,6 +56,7 @@ pub struct Setting {
 const SERVER: &str = "Server";
 const WORKERS: &str = "Workers";
 const HTTP: &str = "HTTP";
+const LIMITS: &str = "Rate limits";
 const LOGS: &str = "Logs";
 const CHAT: &str = "Chat and model";
 const PROCESS: &str = "Process";
@@ -106,6 +107,20 @@ pub const SETTINGS: &[Setting] = &[
     one(HTTP, "limit_body", "LIMIT_BODY", "limit-body", Bytes(1024, 1 << 30), "1MiB", "longest request body"),
     one(HTTP, "forwarded_allow_ips", "FORWARDED_ALLOW_IPS", "forwarded-allow-ips", Text, "127.0.0.1,::1", "proxies (addresses or CIDRs) whose X-Forwarded-For is believed"),
     many(one(HTTP, "cors_origins", "CORS_ORIGINS", "", Text, "*", "origins that browsers may call from, never with credentials")),
+
+    one(LIMITS, "rate_limit_enabled", "RATE_LIMIT_ENABLED", "", OneOf(&["true", "false"]), "true", "limit requests"),
+    one(LIMITS, "rate_limit_default", "RATE_LIMIT_DEFAULT", "", Text, "200 per day;50 per hour;10 per minute", "quotas of each client"),
+    one(LIMITS, "rate_limit_chat", "RATE_LIMIT_CHAT", "", Text, "10 per minute", "quotas of /api/chat, besides"),
+    one(LIMITS, "rate_limit_initialize", "RATE_LIMIT_INITIALIZE", "", Text, "5 per minute", "quotas of /api/initialize, besides"),
+    one(LIMITS, "rate_limit_endpoint_mode", "RATE_LIMIT_ENDPOINT_MODE", "", OneOf(&["add", "replace"]), "add", "whether an endpoint's quotas hold besides the client's or in their place"),
+    one(LIMITS, "rate_limit_fallback", "RATE_LIMIT_FALLBACK", "", Text, "local", "who decides while Redis is away: local, divide:MACHINES, open, closed"),
+    one(LIMITS, "rate_limit_dry_run", "RATE_LIMIT_DRY_RUN", "", OneOf(&["true", "false"]), "false", "count and tell, refuse nobody"),
+    one(LIMITS, "rate_limit_allow", "RATE_LIMIT_ALLOW", "", Text, "", "addresses or CIDRs that no limit applies to"),
+    one(LIMITS, "rate_limit_headers", "RATE_LIMIT_HEADERS", "", OneOf(&["true", "false"]), "true", "tell clients where they stand"),
+    one(LIMITS, "rate_limit_ipv6_prefix", "RATE_LIMIT_IPV6_PREFIX", "", Count(48, 128), "64", "bits of an IPv6 address that are one client"),
+    one(LIMITS, "rate_limit_table", "RATE_LIMIT_TABLE", "", Bytes(64 << 10, 4 << 30), "4MiB", "shared memory for counts; 4 MiB are about 50,000 clients a day"),
+    one(LIMITS, "rate_limit_key", "RATE_LIMIT_KEY", "", Secret, "", "secret under which all machines hash clients in Redis"),
+    one(LIMITS, "redis_url", "REDIS_URL", "", Url, "", "Redis that machines share: redis://, unix:"),
 
     one(LOGS, "log_dir", "LOG_DIR", "log-dir", Path, "/tmp/logs", "directory of app.log, made 0700"),
     one(LOGS, "access_logfile", "ACCESS_LOGFILE", "access-logfile", Text, "-", "a path, - for stdout, or off"),

@@ -86,6 +86,15 @@ impl Values<'_> {
         self.read(key, read, || format!("one of {}", words.join(", ")))
     }
 
+    /// What `parse` makes of the text (empty when there is none); its sentence is the problem.
+    pub fn parsed<T: Default>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
+        parse(self.text(key).unwrap_or_default().trim()).unwrap_or_else(|reason| {
+            let source = self.source(key);
+            self.problems.error(&source, format!("{key}: {reason}"));
+            T::default()
+        })
+    }
+
     /// Compute threads: mended, with a warning, never a problem.
     pub fn threads(&mut self, key: &str) -> u32 {
         let setting = setting(key);

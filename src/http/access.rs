@@ -1,10 +1,12 @@
 //! One line for each request, whatever becomes of it: a guard that is opened at the top and ends with the body.
 
+use super::strict::Ledger;
 use crate::board::Lane;
 use crate::log::access;
 use crate::sys::clock;
 use http::{HeaderValue, Method, Uri, Version};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The status of a request whose client left before there was an answer (nginx's habit).
@@ -21,7 +23,8 @@ pub struct Access {
     version: Version,
     id: HeaderValue,
     user_agent: Option<HeaderValue>,
-    client: IpAddr,
+    client: Option<IpAddr>,
+    ledger: Arc<Ledger>,
     /// The response's status.
     pub status: u16,
     /// Bytes of the request's body.
@@ -37,7 +40,8 @@ impl Access {
     pub fn begin<B>(
         lane: Lane,
         slot: usize,
-        client: IpAddr,
+        client: Option<IpAddr>,
+        ledger: Arc<Ledger>,
         id: HeaderValue,
         request: &http::Request<B>,
     ) -> Box<Access> {
@@ -56,6 +60,7 @@ impl Access {
             id,
             user_agent: request.headers().get(http::header::USER_AGENT).cloned(),
             client,
+            ledger,
             status: CLIENT_LEFT,
             bytes_in: 0,
             verdict: "-",
@@ -91,9 +96,10 @@ impl Access {
 impl Drop for Access {
     fn drop(&mut self) {
         self.lane.request_ended();
+        self.ledger.answered();
         let duration = self.began.elapsed();
         access::emit(&access::Record {
-            request_id: self.id.as_bytes(),
+            request_id: self.id.to_str().unwrap_or(""),
             client: self.client,
             method: self.method.as_str(),
             path: self.uri.path(),
@@ -105,7 +111,7 @@ impl Drop for Access {
             first_byte: self.first_byte,
             worker: self.slot,
             verdict: self.verdict,
-            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
+            user_agent: self.user_agent.as_ref().and_then(|agent| agent.to_str().ok()),
         });
     }
 }

@@ -2,6 +2,7 @@
 
 use super::access::Access;
 use super::fault::{Code, Fault};
+use super::strict::Ledger;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -12,7 +13,6 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Bytes of request bodies that one worker holds at once (`OPERATIONS.md`).
@@ -110,25 +110,21 @@ impl http_body::Body for Body {
 pub struct Intake {
     /// Longest body in bytes.
     pub bytes_max: u64,
-    /// For a body to arrive, 1 s more for each KiB of it.
-    pub time_max: Duration,
-    /// The most of that.
-    pub whole_time_max: Duration,
     held: AtomicU64,
 }
 
 impl Intake {
     /// Nothing is held yet.
-    pub fn new(bytes_max: u64, time_max: Duration, whole_time_max: Duration) -> Intake {
-        Intake { bytes_max, time_max, whole_time_max, held: AtomicU64::new(0) }
+    pub fn new(bytes_max: u64) -> Intake {
+        Intake { bytes_max, held: AtomicU64::new(0) }
     }
 
     /// Reads a JSON body.
     ///
     /// # Errors
-    /// 415, 413 (told from the length alone when there is one), 408, 503 when the worker holds too much already,
-    /// 400 when the connection breaks.
-    pub async fn json(&self, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Fault> {
+    /// 415, 413 (told from the length alone when there is one), 503 when the worker holds too much already, 400 when
+    /// the body is malformed or breaks off, 408 when the sweeper found it too slow.
+    pub async fn json(&self, headers: &HeaderMap, body: Incoming, ledger: &Ledger) -> Result<Bytes, Fault> {
         if !is_json(headers) {
             let text = "Send the body as JSON, with the header Content-Type: application/json.";
             return Err(Fault::new(Code::UnsupportedMediaType, text));
@@ -138,18 +134,15 @@ impl Intake {
             return Err(self.too_large());
         }
         let _held = self.hold(announced.unwrap_or(self.bytes_max))?;
-        let time = self.time_for(announced.unwrap_or(0));
         let reading = Limited::new(body, usize::try_from(self.bytes_max).unwrap_or(usize::MAX)).collect();
-        match tokio::time::timeout(time, reading).await {
-            Ok(Ok(whole)) => Ok(whole.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(self.too_large()),
-            Ok(Err(error)) => Err(Fault::new(Code::InvalidRequest, "The body ended early.").inside(error).closing()),
-            Err(_) => Err(Fault::new(Code::RequestTimeout, "The body did not arrive in time.").closing()),
+        match (reading.await, ledger.refusal()) {
+            (Ok(whole), _) => Ok(whole.to_bytes()),
+            (Err(error), _) if error.is::<LengthLimitError>() => Err(self.too_large()),
+            (Err(_), Some(refusal)) => Err(Fault::from(refusal)),
+            (Err(error), None) => {
+                Err(Fault::new(Code::InvalidRequest, "The body ended early.").inside(error).closing())
+            }
         }
-    }
-
-    fn time_for(&self, bytes: u64) -> Duration {
-        (self.time_max + Duration::from_secs(bytes / 1024)).min(self.whole_time_max)
     }
 
     fn too_large(&self) -> Fault {
@@ -201,12 +194,10 @@ mod tests {
 
     #[test]
     fn a_worker_holds_a_bounded_amount() {
-        let intake = Intake::new(1 << 30, Duration::from_secs(30), Duration::from_secs(120));
+        let intake = Intake::new(1 << 30);
         let first = intake.hold(HELD_BYTES_MAX).unwrap();
         assert_eq!(intake.hold(1).err().map(|fault| fault.code), Some(Code::Overloaded));
         drop(first);
         assert!(intake.hold(1).is_ok());
-        assert_eq!(intake.time_for(10 * 1024), Duration::from_secs(40));
-        assert_eq!(intake.time_for(1 << 20), Duration::from_secs(120));
     }
 }

@@ -1,25 +1,80 @@
 //! One connection's life: requests one after the other until it is idle for too long, broken, or the worker leaves.
+//!
+//! No timer belongs to a connection: its ledger tells what it waits for, and the lane's [`Connections::sweep`] ends
+//! those that are overdue.
 
 use super::App;
-use hyper::rt::{Read, Write};
+use super::strict::{Ledger, Strict, Times};
+use crate::limit::Peer;
+use crate::sys::clock;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Serves one connection to its end. `client` is the peer's address.
-pub async fn serve<S: Read + Write + Unpin + Send>(app: Arc<App>, client: IpAddr, stream: S) {
+/// The connections of one lane, so that one sweep a second can look at all of them.
+#[derive(Default)]
+pub struct Connections {
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    last: u64,
+    ledgers: BTreeMap<u64, Arc<Ledger>>,
+}
+
+impl Connections {
+    /// Orders every overdue connection to end.
+    pub fn sweep(&self, times: &Times) {
+        let now_ms = clock::monotonic_ms();
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for ledger in open.ledgers.values() {
+            ledger.sweep(now_ms, times);
+        }
+    }
+
+    fn enter(&self) -> (u64, Arc<Ledger>) {
+        let ledger = Arc::new(Ledger::new(clock::monotonic_ms()));
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.last += 1;
+        let number = open.last;
+        open.ledgers.insert(number, ledger.clone());
+        (number, ledger)
+    }
+
+    fn leave(&self, number: u64) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).ledgers.remove(&number);
+    }
+}
+
+/// Takes the connection out of the sweep however it ends.
+struct Entry<'a> {
+    connections: &'a Connections,
+    number: u64,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.connections.leave(self.number);
+    }
+}
+
+/// Serves one connection to its end.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(app: Arc<App>, peer: Peer, stream: S) {
+    let (number, ledger) = app.connections.enter();
+    let _entry = Entry { connections: &app.connections, number };
     let service = service_fn(|request| {
-        let app = app.clone();
-        async move { app.serve(client, request).await }
+        let (app, ledger) = (app.clone(), ledger.clone());
+        async move { app.serve(peer, ledger, request).await }
     });
+    let limits = app.plan.head;
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(app.plan.head_time)
-        .max_buf_size(app.plan.head_bytes_max)
-        .max_headers(app.plan.fields_max)
-        .serve_connection(stream, service);
+        // The filter counts fields and bytes before hyper sees them, so hyper's own limits only have to be wider.
+        .max_buf_size(limits.head_bytes_max * 2)
+        .max_headers(limits.fields_max + 1)
+        .serve_connection(Strict::new(stream, limits, ledger.clone()), service);
     let mut connection = std::pin::pin!(connection);
     // An error here is the peer's doing (it left, or sent what is no HTTP) and has its access line where there was
     // a request.

@@ -1,5 +1,6 @@
 //! A failure has two texts: one for the caller, one for the log. Every `?` on a request's path is one of these. Pure.
 
+use super::head::Refusal;
 use crate::chat::ask::Invalid;
 use crate::chat::error::Error;
 use crate::chat::store::StoreError;
@@ -26,14 +27,14 @@ pub enum Code {
     NotFound,
     /// 405
     MethodNotAllowed,
-    /// 408
-    RequestTimeout,
     /// 413
     PayloadTooLarge,
     /// 415
     UnsupportedMediaType,
-    /// 431
-    HeadersTooLarge,
+    /// What the strict filter refuses, each with its own status.
+    Refused(Refusal),
+    /// 429
+    RateLimited,
     /// 500
     Internal,
     /// 502
@@ -64,10 +65,10 @@ impl Code {
             Code::ContextLength => (400, "context_length_exceeded"),
             Code::NotFound => (404, "not_found"),
             Code::MethodNotAllowed => (405, "method_not_allowed"),
-            Code::RequestTimeout => (408, "request_timeout"),
             Code::PayloadTooLarge => (413, "payload_too_large"),
             Code::UnsupportedMediaType => (415, "unsupported_media_type"),
-            Code::HeadersTooLarge => (431, "headers_too_large"),
+            Code::Refused(refusal) => (refusal.status(), refusal.code()),
+            Code::RateLimited => (429, "rate_limited"),
             Code::Internal => (500, "internal_error"),
             Code::Upstream => (502, "upstream_error"),
             Code::NotReady => (503, "not_ready"),
@@ -88,6 +89,8 @@ pub struct Fault {
     pub inside: Option<String>,
     /// `Retry-After`, in seconds.
     pub retry_after_s: Option<u64>,
+    /// The limits that a 429 ran into.
+    pub limit: Option<String>,
     /// `Allow` of a 405.
     pub allow: Option<&'static str>,
     /// The connection cannot be used again.
@@ -97,7 +100,15 @@ pub struct Fault {
 impl Fault {
     /// A failure with its text for the caller.
     pub fn new(code: Code, outside: impl Into<Cow<'static, str>>) -> Fault {
-        Fault { code, outside: outside.into(), inside: None, retry_after_s: None, allow: None, close: false }
+        Fault {
+            code,
+            outside: outside.into(),
+            inside: None,
+            retry_after_s: None,
+            limit: None,
+            allow: None,
+            close: false,
+        }
     }
 
     /// Adds the text for the log.
@@ -129,15 +140,31 @@ impl Fault {
         Fault { allow: Some(allow), ..Fault::new(Code::MethodNotAllowed, text) }
     }
 
+    /// A limit is full.
+    pub fn rate_limited(limit: String, retry_after_s: u64) -> Fault {
+        let text = format!("Too many requests ({limit}). Try again in {retry_after_s} s.");
+        Fault { limit: Some(limit), ..Fault::new(Code::RateLimited, text) }.retry_after(retry_after_s)
+    }
+
     /// As the body of a response or the data of an error event.
     pub fn body(&self, request_id: &str) -> Bytes {
-        let body = json!({
+        let mut body = json!({
             "success": false,
             "error": self.code.as_str(),
             "message": self.outside,
             "request_id": request_id,
         });
+        if let Some(limit) = &self.limit {
+            body["limit"] = json!(limit);
+            body["retry_after"] = json!(self.retry_after_s);
+        }
         Bytes::from(body.to_string())
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Fault {
+        Fault::new(Code::Refused(refusal), refusal.sentence()).closing()
     }
 }
 

@@ -14,23 +14,28 @@ pub mod body;
 pub mod connection;
 mod events;
 pub mod fault;
+pub mod head;
 pub mod headers;
 mod ids;
 pub mod leaving;
 pub mod route;
 mod status;
+pub mod strict;
 
 use crate::board::Lane;
 use crate::chat::ask::{Ask, ModeChange, check_session_id};
 use crate::chat::session::Principal;
 use crate::chat::upstream::Call;
 use crate::chat::{Chat, Delta};
+use crate::limit::{Endpoint, Identity, Limiter, Outcome, Peer, Trusted, Verdict};
+use crate::log::{self, Security};
 use access::Access;
 use body::{Body, Intake};
 use bytes::Bytes;
+use connection::Connections;
 use fault::{Code, Fault};
 use headers::{Base, Headers, REQUEST_ID};
-use http::header::{ALLOW, CONNECTION, HeaderValue, ORIGIN, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use ids::Ids;
@@ -38,9 +43,9 @@ use leaving::Leaving;
 use route::{Miss, Route};
 use serde_json::json;
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use strict::{Ledger, Times};
 use tokio::time::Instant;
 
 /// What a worker's front is made of.
@@ -50,16 +55,12 @@ pub struct Plan {
     pub cors_origins: Vec<String>,
     /// Longest request body in bytes.
     pub body_bytes_max: u64,
-    /// For a body to arrive.
-    pub body_time: Duration,
-    /// For a head to arrive.
-    pub head_time: Duration,
-    /// An idle connection is kept for so long.
-    pub keep_alive: Duration,
-    /// Longest head in bytes.
-    pub head_bytes_max: usize,
-    /// Most header fields.
-    pub fields_max: usize,
+    /// Limits of heads.
+    pub head: head::Limits,
+    /// How long a connection may wait for what.
+    pub times: Times,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted: Trusted,
     /// The whole request.
     pub request_time: Duration,
     /// Workers wanted, for `GET /`.
@@ -75,6 +76,8 @@ pub struct App {
     intake: Intake,
     ids: Ids,
     chat: Chat,
+    limiter: Option<Limiter>,
+    connections: Connections,
     lane: Lane,
     slot: usize,
     leaving: Arc<Leaving>,
@@ -84,7 +87,8 @@ type Answer = Result<Response<Body>, Fault>;
 
 /// What of a request the answer needs beside its body.
 struct Context<'a> {
-    client: IpAddr,
+    client: Peer,
+    ledger: &'a Ledger,
     origin: Option<&'a HeaderValue>,
     headers: &'a HeaderMap,
     access: &'a mut Access,
@@ -95,10 +99,27 @@ impl App {
     ///
     /// # Errors
     /// The kernel has no random bytes.
-    pub fn new(plan: Plan, chat: Chat, lane: Lane, slot: usize, leaving: Arc<Leaving>) -> std::io::Result<App> {
+    pub fn new(
+        plan: Plan,
+        chat: Chat,
+        limiter: Option<Limiter>,
+        (slot, lane): (usize, Lane),
+        leaving: Arc<Leaving>,
+    ) -> std::io::Result<App> {
         let headers = Headers::new(&plan.cors_origins);
-        let intake = Intake::new(plan.body_bytes_max, plan.body_time, plan.request_time);
-        Ok(App { headers, intake, ids: Ids::new()?, chat, lane, slot, leaving, plan })
+        let intake = Intake::new(plan.body_bytes_max);
+        let connections = Connections::default();
+        Ok(App { headers, intake, ids: Ids::new()?, chat, limiter, connections, lane, slot, leaving, plan })
+    }
+
+    /// Ends connections that wait for too long; to be called once a second.
+    pub fn sweep(&self) {
+        self.connections.sweep(&self.plan.times);
+    }
+
+    /// The limiter, for whoever keeps its connection to Redis.
+    pub fn limiter(&self) -> Option<&Limiter> {
+        self.limiter.as_ref()
     }
 
     /// The chat behind it.
@@ -110,17 +131,29 @@ impl App {
     ///
     /// # Errors
     /// None: a failure is a response too.
-    pub async fn serve(&self, client: IpAddr, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    pub async fn serve(
+        &self,
+        peer: Peer,
+        ledger: Arc<Ledger>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let refusal = ledger.arrived(request.uri().path());
+        let client = self.client(peer, request.headers());
         let id = self.ids.of(request.headers());
-        let mut access = Access::begin(self.lane, self.slot, client, id, &request);
+        let mut access = Access::begin(self.lane, self.slot, address(client), ledger.clone(), id, &request);
         let (head, body) = request.into_parts();
         let origin = head.headers.get(ORIGIN);
-        let context = Context { client, origin, headers: &head.headers, access: &mut access };
-        let mut response = match self.answer(&head, body, context).await {
-            Ok(response) => response,
-            Err(fault) => self.refuse(&fault, &head, &access),
+        let mut verdict = None;
+        let context = Context { client, ledger: &ledger, origin, headers: &head.headers, access: &mut access };
+        let answer = match refusal {
+            Some(refusal) => Err(Fault::from(refusal)),
+            None => self.answer(&head, body, context, &mut verdict).await,
         };
+        let mut response = answer.unwrap_or_else(|fault| self.refuse(&fault, &head, client, &access));
         let headers = response.headers_mut();
+        if let Some(verdict) = &verdict {
+            verdict.headers(headers);
+        }
         headers.insert(REQUEST_ID, access.id().clone());
         if self.leaving.closing() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -129,12 +162,26 @@ impl App {
         Ok(response.map(|body| body.recorded(access)))
     }
 
-    async fn answer(&self, head: &http::request::Parts, body: Incoming, context: Context<'_>) -> Answer {
-        match route::find(&head.method, head.uri.path()) {
+    async fn answer(
+        &self,
+        head: &http::request::Parts,
+        body: Incoming,
+        context: Context<'_>,
+        verdict: &mut Option<Verdict>,
+    ) -> Answer {
+        let found = route::find(&head.method, head.uri.path());
+        if let (Some(limiter), Some(endpoint)) = (&self.limiter, limited(found, head.uri.path())) {
+            let made = limiter.check(&limiter.client(Identity::Peer(context.client)), endpoint).await;
+            context.access.verdict = word(made.outcome);
+            admit(verdict.insert(made), context.client)?;
+        }
+        match found {
             Ok(Route::Health) => Ok(self.ok(Base::Api, &context, status::health(&self.chat))),
             Ok(Route::Live) => Ok(self.ok(Base::Plain, &context, Bytes::from_static(br#"{"status":"alive"}"#))),
             Ok(Route::Ready) => Ok(self.ready(&context).await),
-            Ok(Route::Root) => Ok(self.ok(Base::Plain, &context, status::root(&self.chat, &self.plan))),
+            Ok(Route::Root) => {
+                Ok(self.ok(Base::Plain, &context, status::root(&self.chat, &self.plan, self.limiter.is_some())))
+            }
             Ok(Route::Preflight) => Ok(self.preflight(&context)),
             Ok(Route::Chat) => self.converse(body, context).await,
             Ok(Route::Initialize) => self.initialize(context).await,
@@ -187,7 +234,7 @@ impl App {
     }
 
     async fn read(&self, body: Incoming, context: &Context<'_>) -> Result<Bytes, Fault> {
-        self.intake.json(context.headers, body).await
+        self.intake.json(context.headers, body, context.ledger).await
     }
 
     async fn ready(&self, context: &Context<'_>) -> Response<Body> {
@@ -213,9 +260,10 @@ impl App {
     }
 
     /// The one place where a failure becomes a response.
-    fn refuse(&self, fault: &Fault, head: &http::request::Parts, access: &Access) -> Response<Body> {
+    fn refuse(&self, fault: &Fault, head: &http::request::Parts, client: Peer, access: &Access) -> Response<Body> {
         let id = text(access.id());
         events::log_fault(fault, id);
+        suspicious(fault, client, id);
         let path = head.uri.path();
         let base = if path.starts_with("/api/") || path.starts_with("/v1/") { Base::Api } else { Base::Plain };
         let mut headers = self.headers.base(base, head.headers.get(ORIGIN));
@@ -231,6 +279,18 @@ impl App {
         with(fault.code.status(), headers, Body::whole(fault.body(id)))
     }
 
+    /// Who asks: the peer, or the client behind proxies that are trusted.
+    fn client(&self, peer: Peer, headers: &HeaderMap) -> Peer {
+        let mut forwarded = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes).peekable();
+        // Most requests come without the header; what is left then is to unmap the address.
+        match forwarded.peek() {
+            None => crate::limit::client::resolve(peer, std::iter::empty(), &self.plan.trusted),
+            Some(_) => {
+                crate::limit::client::resolve(peer, forwarded.collect::<Vec<_>>().into_iter(), &self.plan.trusted)
+            }
+        }
+    }
+
     fn call(&self, context: &Context<'_>) -> Call {
         Call {
             request_id: context.access.id().clone(),
@@ -244,9 +304,65 @@ impl App {
     }
 }
 
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Whether a request costs a unit, and of what: everything below `/api/` and `/v1/` does, but health and preflights.
+fn limited(found: Result<Route, Miss>, path: &str) -> Option<Endpoint> {
+    match found {
+        Ok(Route::Health | Route::Live | Route::Ready | Route::Root | Route::Preflight) => None,
+        Ok(Route::Chat) => Some(Endpoint::Chat),
+        Ok(Route::Initialize) => Some(Endpoint::Initialize),
+        Ok(Route::ModeGet | Route::ModeSet) => Some(Endpoint::Api),
+        Err(_) if path == "/api/health" => None,
+        Err(_) if path == "/api/chat" => Some(Endpoint::Chat),
+        Err(_) if path == "/api/initialize" => Some(Endpoint::Initialize),
+        Err(_) => (path.starts_with("/api/") || path.starts_with("/v1/")).then_some(Endpoint::Api),
+    }
+}
+
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Exempt => "exempt",
+        Outcome::Admitted => "admitted",
+        Outcome::Refused => "refused",
+        Outcome::WouldRefuse => "would_refuse",
+        Outcome::Unavailable => "unavailable",
+    }
+}
+
+fn admit(verdict: &Verdict, client: Peer) -> Result<(), Fault> {
+    let limit = || verdict.violated().collect::<Vec<_>>().join(", ");
+    match verdict.outcome {
+        Outcome::Exempt | Outcome::Admitted | Outcome::WouldRefuse => Ok(()),
+        Outcome::Unavailable => Err(Fault::new(Code::NotReady, "Requests cannot be counted now. Try again shortly.")),
+        Outcome::Refused => {
+            let limit = limit();
+            log::security(Security::RateLimited, address(client), &[("limit", &limit)]);
+            Err(Fault::rate_limited(limit, verdict.retry_after_s().unwrap_or(1)))
+        }
+    }
+}
+
+/// What a security reviewer wants to see.
+fn suspicious(fault: &Fault, client: Peer, id: &str) {
+    let what = match (fault.code, fault.code.status().as_u16()) {
+        (Code::PayloadTooLarge, _) | (Code::Refused(_), 413 | 414 | 431) => Security::Oversize,
+        (Code::Refused(_), 400 | 505) => Security::RequestRejected,
+        _ => return,
+    };
+    log::security(what, address(client), &[("reason", &fault.outside), ("request_id", id)]);
+}
+
+fn address(client: Peer) -> Option<std::net::IpAddr> {
+    match client {
+        Peer::Address(address) => Some(address),
+        Peer::Unix => None,
+    }
+}
+
 /// Whose session an id is, when the server did not issue it: the client and the website that it comes from.
 fn principal(context: &Context<'_>) -> Principal {
-    Principal::visitor(context.client, context.origin.map(HeaderValue::as_bytes))
+    Principal::visitor(address(context.client), context.origin.map(HeaderValue::as_bytes))
 }
 
 fn with(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {

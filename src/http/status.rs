@@ -15,7 +15,7 @@ pub fn health(chat: &Chat) -> Bytes {
 }
 
 /// `GET /`
-pub fn root(chat: &Chat, plan: &Plan) -> Bytes {
+pub fn root(chat: &Chat, plan: &Plan, rate_limit: bool) -> Bytes {
     let ready = chat.health() == Health::Healthy;
     let body = json!({
         "name": "chatcorn",
@@ -27,7 +27,7 @@ pub fn root(chat: &Chat, plan: &Plan) -> Bytes {
             "upstream": !plan.local_model,
             "streaming": true,
             "max_workers": plan.workers,
-            "rate_limit": false,
+            "rate_limit": rate_limit,
         },
         "endpoints": {
             "health": "/api/health",

@@ -38,11 +38,6 @@ impl Inbox {
         self.links.remove(&id);
     }
 
-    /// Nobody is listened to any more; a child that waits for the end of file gets it.
-    pub fn forget_all(&mut self) {
-        self.links.clear();
-    }
-
     /// The link to a child.
     pub fn link(&self, id: ChildId) -> Option<&OwnedFd> {
         self.links.get(&id)

@@ -5,6 +5,7 @@ use super::roster::{Child, Kind};
 use crate::board::{Board, Sender};
 use crate::chat::store;
 use crate::engine::{SETTINGS_VARIABLE, Settings};
+use crate::limit;
 use crate::listener::Listener;
 use crate::log::pipe::{self, Pipes};
 use crate::log::writer;
@@ -23,6 +24,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 pub struct Launcher {
     /// What all see.
     pub board: Board,
+    /// What all workers count in.
+    pub limits: Option<limit::Shared>,
     /// The shared sockets.
     pub listeners: Vec<Listener>,
     /// One a sender, kept over restarts.
@@ -76,8 +79,15 @@ impl Launcher {
         self.board.open(slot);
         let keep: Vec<RawFd> =
             sockets.iter().map(AsRawFd::as_raw_fd).chain([writer.as_raw_fd(), theirs.as_raw_fd()]).collect();
-        let kit =
-            Kit { plan: plan.worker.clone(), listeners: sockets, link: theirs, log: writer, board: self.board, slot };
+        let kit = Kit {
+            plan: plan.worker.clone(),
+            listeners: sockets,
+            link: theirs,
+            log: writer,
+            limits: self.limits,
+            board: self.board,
+            slot,
+        };
         let mut kit = Some(kit);
         let pid = self.child(&format!("worker {slot}"), plan, &keep, true, || {
             let kit = kit.take().ok_or_else(|| io::Error::other("a worker starts once"))?;

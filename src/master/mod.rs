@@ -19,8 +19,9 @@ pub use state::{EXIT_FAILURE, EXIT_NO_WORKER, Shape};
 
 use crate::board::{Board, EngineState, Sender};
 use crate::engine;
+use crate::limit::Shared;
 use crate::listener::Listener;
-use crate::log::{self, pipe::Pipes};
+use crate::log::{self, Security, pipe::Pipes};
 use crate::sys::clock;
 use crate::sys::process::{self, Identity};
 use crate::worker::{self, link};
@@ -67,7 +68,7 @@ pub struct Notice {
 impl Notice {
     fn log(&self) {
         match self.mended {
-            true => tracing::warn!(target: "security", event = "invalid_setting", "{}", self.text),
+            true => log::security(Security::InvalidSetting, None, &[("setting", &self.text)]),
             false => tracing::warn!("{}", self.text),
         }
     }
@@ -102,9 +103,10 @@ pub fn run(
     let mut pipes = Pipes::new();
     pipes.ensure(Sender::Master)?;
     let own_end = pipes.writer(Sender::Master).ok_or_else(|| io::Error::other("no log pipe"))?.try_clone_to_owned()?;
-    log::start(&plan.log, Sender::Master, own_end, board);
+    log::start(&plan.log, Sender::Master, own_end, board).map_err(io::Error::other)?;
     let master = std::process::id() as i32;
-    let launcher = Launcher { board, listeners, pipes, log_link: None, engine_socket, master };
+    let limits = plan.worker.limits.as_ref().map(Shared::create).transpose()?;
+    let launcher = Launcher { board, limits, listeners, pipes, log_link: None, engine_socket, master };
     let state = State::new(plan.shape.clone());
     let inbox = Inbox::open()?;
     let plans = BTreeMap::from([(0, plan)]);
@@ -160,17 +162,20 @@ impl Master {
             Action::Load => return Some(self.load()),
             Action::Forget(generation) => self.forget(generation),
             Action::Engine(state) => self.launcher.board.set_engine_state(state),
-            Action::CloseSlot(slot) => self.launcher.board.slot(slot).close(),
+            Action::CloseSlot(slot) => {
+                self.launcher.board.slot(slot).close();
+                self.launcher.pipes.mark_end(Sender::Slot(slot), self.launcher.board);
+            }
             Action::Reopen => {
                 if let Some(link) = &self.launcher.log_link {
                     let _ = log::pipe::reopen(link);
                 }
             }
-            Action::CloseLogs => {
-                log::stop();
-                self.launcher.pipes.close_writers();
-                self.launcher.log_link = None;
-                self.inbox.forget_all();
+            // The master writes to its end, so there is no end of file to wait for.
+            Action::RetireLog => {
+                if let Some(link) = &self.launcher.log_link {
+                    let _ = log::pipe::retire(link);
+                }
             }
             Action::Report(report) => report.log(),
             Action::Finish(_) => {}
@@ -200,10 +205,21 @@ impl Master {
             Err(reason) => Event::LoadRefused(reason),
             Ok(plan) => {
                 plan.warnings.iter().for_each(Notice::log);
+                self.make_limits(&plan);
                 self.newest += 1;
                 let shape = plan.shape.clone();
                 self.plans.insert(self.newest, plan);
                 Event::Loaded(self.newest, shape)
+            }
+        }
+    }
+
+    /// Limits that a reload switches on need their memory; that of a start stays, and its counts with it.
+    fn make_limits(&mut self, plan: &Plan) {
+        if let (None, Some(limits)) = (&self.launcher.limits, &plan.worker.limits) {
+            match Shared::create(limits) {
+                Ok(shared) => self.launcher.limits = Some(shared),
+                Err(error) => tracing::error!(%error, "no memory for limits"),
             }
         }
     }

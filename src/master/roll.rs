@@ -71,6 +71,7 @@ impl State {
         self.places.iter_mut().for_each(|place| *place = Place::default());
         self.places[0].child = Some(id);
         self.act(Action::Forget(old));
+        self.retire_log(now);
         if engine_changed {
             self.replace_engine(now);
         }

@@ -110,8 +110,8 @@ pub enum Action {
     CloseSlot(usize),
     /// The log process shall open its files anew.
     Reopen,
-    /// Nobody writes log lines any more.
-    CloseLogs,
+    /// The log process shall write what has arrived and leave.
+    RetireLog,
     /// A line in the log.
     Report(Report),
     /// The end, with this exit code.
@@ -551,7 +551,7 @@ impl State {
         if !self.logs_closed {
             self.logs_closed = true;
             self.report(Report::Stopped { code: self.exit_code });
-            self.act(Action::CloseLogs);
+            self.act(Action::RetireLog);
         }
         match any(self, Kind::Log) {
             true => self.end_helpers(now, Kind::Log),
@@ -565,13 +565,20 @@ impl State {
             let Some(child) = self.roster.get_mut(id) else { continue };
             if matches!(child.life, Life::Ready | Life::Booting(_)) {
                 child.life = Life::Leaving(now + HELPERS_END_LIMIT);
-                child.ended_for = Some("the server stops");
+                child.ended_for = Some("its work is done");
                 let pid = child.pid;
                 if kind == Kind::Engine {
                     self.act(Action::Kill(pid, Signal::SIGTERM));
                 }
             }
         }
+    }
+
+    /// Lets a new log process take over under the current configuration: it waits for the old one's lock, and both read
+    /// the same pipes, so nothing is lost.
+    pub(super) fn retire_log(&mut self, now: Duration) {
+        self.end_helpers(now, Kind::Log);
+        self.act(Action::RetireLog);
     }
 
     /// Ends the engine whose settings a reload changed; `settle` starts the new one.

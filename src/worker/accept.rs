@@ -3,12 +3,12 @@
 use super::balance::Balance;
 use crate::board::Lane;
 use crate::http::{App, connection};
+use crate::limit::Peer;
 use crate::sys::{clock, readiness};
-use hyper_util::rt::TokioIo;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::Socket;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,6 @@ use tokio::sync::watch;
 const RECHECK: Duration = Duration::from_millis(1);
 /// After a refusal of the kernel (out of descriptors, out of memory).
 const RETRY: Duration = Duration::from_millis(100);
-/// The peer of a Unix socket has no address; it is on this machine.
-const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Accepts from one listening socket until `stop` turns true.
 ///
@@ -92,14 +90,14 @@ fn open(stream: Socket, peer: Option<IpAddr>, app: &Arc<App>, lane: Lane) {
             let Ok(stream) = tokio::net::TcpStream::from_std(stream.into()) else { return };
             tokio::spawn(async move {
                 let _permit = permit;
-                connection::serve(app, client, TokioIo::new(stream)).await;
+                connection::serve(app, Peer::Address(client), stream).await;
             });
         }
         None => {
             let Ok(stream) = tokio::net::UnixStream::from_std(stream.into()) else { return };
             tokio::spawn(async move {
                 let _permit = permit;
-                connection::serve(app, LOCAL, TokioIo::new(stream)).await;
+                connection::serve(app, Peer::Unix, stream).await;
             });
         }
     }

@@ -18,6 +18,7 @@ use crate::board::{Board, Lane, Sender, State};
 use crate::chat::{self, Chat, store::Store};
 use crate::http::leaving::Leaving;
 use crate::http::{self, App};
+use crate::limit::{self, Limiter};
 use crate::listener::Listener;
 use crate::log;
 use crate::sys::{clock, readiness, signal::SelfPipe};
@@ -54,6 +55,8 @@ pub struct Plan {
     pub chat: chat::Plan,
     /// Its sessions.
     pub store: chat::store::Plan,
+    /// Its limits; `None`: everybody may do everything.
+    pub limits: Option<limit::Plan>,
     /// Its logs.
     pub log: log::Plan,
 }
@@ -68,6 +71,8 @@ pub struct Kit {
     pub link: OwnedFd,
     /// Its end of a log pipe.
     pub log: OwnedFd,
+    /// What all count in.
+    pub limits: Option<limit::Shared>,
     /// What all see.
     pub board: Board,
     /// Its place on the board.
@@ -88,13 +93,15 @@ impl Kit {
 pub fn run(kit: Kit) -> i32 {
     let slot = kit.board.slot(kit.slot);
     slot.enter(std::process::id(), kit.plan.threads);
-    let logs = log::start_worker(&kit.plan.log, Sender::Slot(kit.slot), kit.log, kit.board);
-    let made = Store::open(&kit.plan.store).map_err(|error| format!("session store: {error}"));
-    let ended = made.and_then(|store| {
+    let started = log::start_worker(&kit.plan.log, Sender::Slot(kit.slot), kit.log, kit.board);
+    let ended = started.as_ref().map_err(Clone::clone).and_then(|_| {
+        let store = Store::open(&kit.plan.store).map_err(|error| format!("session store: {error}"))?;
+        let limits = limits(&kit.plan, kit.limits).map_err(|error| format!("limits: {error}"))?;
         let shared = Shared {
             health: Arc::new(chat::Watch::new(kit.board, kit.plan.chat.engine)),
             plan: kit.plan,
             store,
+            limits,
             board: kit.board,
             slot: kit.slot,
             leaving: Arc::default(),
@@ -112,8 +119,16 @@ pub fn run(kit: Kit) -> i32 {
             1
         }
     };
-    drop(logs);
+    drop(started);
     code
+}
+
+/// The shared counts under this worker's own plan, which may be a newer one than that of the master's start.
+fn limits(plan: &Plan, shared: Option<limit::Shared>) -> io::Result<Option<limit::Shared>> {
+    match (&plan.limits, shared) {
+        (Some(limits), Some(shared)) => shared.reload(limits).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// What the lanes of one worker have in common.
@@ -122,6 +137,7 @@ struct Shared {
     plan: Plan,
     store: Store,
     health: Arc<chat::Watch>,
+    limits: Option<limit::Shared>,
     board: Board,
     slot: usize,
     leaving: Arc<Leaving>,
@@ -177,7 +193,12 @@ async fn lane(
     let own = shared.board.slot(shared.slot).lane(number);
     let chat =
         Chat::new(shared.plan.chat.clone(), shared.store.clone(), shared.health.clone(), shared.ending.subscribe());
-    let app = Arc::new(App::new(shared.plan.http.clone(), chat, own, shared.slot, shared.leaving.clone())?);
+    let limiter = shared.plan.limits.as_ref().zip(shared.limits).map(|(plan, counts)| Limiter::new(plan, counts));
+    let app = App::new(shared.plan.http.clone(), chat, limiter, (shared.slot, own), shared.leaving.clone())?;
+    let app = Arc::new(app);
+    if let Some(limiter) = app.limiter() {
+        tokio::spawn(limiter.keep());
+    }
     own.turn(clock::monotonic_ms());
     for socket in sockets {
         let balance = Balance::new(shared.board, own, shared.slot, shared.plan.connections_max);
@@ -198,6 +219,7 @@ async fn lane(
         beat.tick().await;
         own.turn(clock::monotonic_ms());
         own.melt_handicap();
+        app.sweep();
     }
 }
 

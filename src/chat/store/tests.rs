@@ -35,11 +35,11 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn key(id: &str, ip: &str) -> SessionKey {
-    SessionKey::new(SessionRef::Given(id.into()), Principal::visitor(ip.parse().unwrap(), None))
+    SessionKey::new(SessionRef::Given(id.into()), Principal::visitor(Some(ip.parse().unwrap()), None))
 }
 
 fn issue(ip: &str) -> SessionKey {
-    SessionKey::new(SessionRef::Issue, Principal::visitor(ip.parse().unwrap(), None))
+    SessionKey::new(SessionRef::Issue, Principal::visitor(Some(ip.parse().unwrap()), None))
 }
 
 async fn say(store: &Store, key: SessionKey, text: &str) -> Begun {
