@@ -54,9 +54,24 @@ pub fn main() -> ExitCode {
 
 fn run_engine() -> ExitCode {
     match engine::Settings::from_environment() {
-        Ok(settings) => engine::run(settings),
+        Ok(settings) => {
+            if let Err(reason) = engine_log(&settings) {
+                return failed(reason, 1);
+            }
+            engine::run(settings)
+        }
         Err(reason) => failed(reason, 2),
     }
+}
+
+/// Its stderr is its log pipe; what it says itself goes there as records.
+fn engine_log(settings: &engine::Settings) -> Result<(), String> {
+    let plan = log::Plan::from_words(&std::env::var(log::PLAN_VARIABLE).unwrap_or_default());
+    let duplicate = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned();
+    let pipe = duplicate(std::os::fd::AsFd::as_fd(&std::io::stderr())).map_err(|error| error.to_string())?;
+    let board = sys::fd::adopt(settings.board_fd)
+        .and_then(|fd| board::Board::adopt(fd.try_clone()?).inspect(|_| std::mem::forget(fd)));
+    log::start(&plan, board::Sender::Engine, pipe, board.map_err(|error| error.to_string())?)
 }
 
 fn check(sources: &Sources) -> ExitCode {

@@ -112,7 +112,23 @@ impl Default for Plan {
     }
 }
 
+/// Carries what an exec'd sender has to know of the plan.
+pub const PLAN_VARIABLE: &str = "CHATCORN_LOG";
+
 impl Plan {
+    /// Level and format, for [`PLAN_VARIABLE`]: the log process does the rest for an exec'd sender.
+    pub fn to_words(&self) -> String {
+        let format = if self.format == Format::Text { "text" } else { "json" };
+        format!("{} {format}", self.level)
+    }
+
+    /// Reads [`Plan::to_words`]; what is missing is the default.
+    pub fn from_words(words: &str) -> Plan {
+        let (level, format) = words.split_once(' ').unwrap_or_default();
+        let format = if format == "text" { Format::Text } else { Format::Json };
+        Plan { level: level.parse().unwrap_or(Level::INFO), format, access: Destination::Off, ..Plan::default() }
+    }
+
     /// Everything in the plan that can be wrong without looking at the disk.
     ///
     /// # Errors

@@ -7,8 +7,8 @@ use crate::chat::store;
 use crate::engine::{SETTINGS_VARIABLE, Settings};
 use crate::limit;
 use crate::listener::Listener;
-use crate::log::pipe::{self, Pipes};
 use crate::log::writer;
+use crate::log::{self, pipe, pipe::Pipes};
 use crate::sys::fork::{fork_child, leave};
 use crate::sys::{exec, fd, process, signal};
 use crate::worker::link::{self, ToMaster};
@@ -140,6 +140,7 @@ impl Launcher {
             };
             let mut environment = plan.environment.clone();
             environment.push((SETTINGS_VARIABLE.into(), settings.to_json().into()));
+            environment.push((log::PLAN_VARIABLE.into(), plan.log.to_words().into()));
             signal::unblock_all()?;
             let args: Vec<OsString> = vec!["chatcorn".into(), "engine".into()];
             match exec::exec(OsStr::new("/proc/self/exe"), &args, &environment)? {}

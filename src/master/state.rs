@@ -399,11 +399,18 @@ impl State {
                 self.migration_ended(child.id, if how == How::Code(0) { Ok(()) } else { Err(failed) });
             }
             Kind::Engine => {
-                self.helpers[helper(Kind::Engine)].died(now, child.was_ready);
+                self.helper_ended(now, &child);
                 let down = if self.shape.engine.is_some() { EngineState::Down } else { EngineState::Absent };
                 self.show_engine(down);
             }
-            Kind::Log => self.helpers[helper(Kind::Log)].died(now, child.was_ready),
+            Kind::Log => self.helper_ended(now, &child),
+        }
+    }
+
+    /// One that was told to end is no reason to wait with the next.
+    fn helper_ended(&mut self, now: Duration, child: &Child) {
+        if !matches!(child.life, Life::Leaving(_)) {
+            self.helpers[helper(child.kind)].died(now, child.was_ready);
         }
     }
 
