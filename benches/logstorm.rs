@@ -43,6 +43,8 @@ fn main() -> std::io::Result<()> {
     for slot in 0..WORKERS {
         pipes.ensure(Sender::Slot(slot))?;
     }
+    // As the master does: compiled before the first fork.
+    log::redact::shared(&plan.patterns).map_err(std::io::Error::other)?;
     let end_ms = clock::monotonic_ms() + STORM_MS;
     let board = Board::create()?;
     let mut storm = Storm { plan, board, pipes, workers: [0; WORKERS], lives: 0, log: 0, link: None, end_ms };

@@ -15,7 +15,9 @@ fn cpu() -> Duration {
 const RUN: Duration = Duration::from_millis(300);
 
 fn main() {
+    let begun = cpu();
     let Ok(redactor) = Redactor::new(&[]) else { return };
+    println!("compiled in {:?}", cpu() - begun);
     let files: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     if !files.is_empty() {
         return altered(&redactor, &files);

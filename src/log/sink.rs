@@ -1,7 +1,7 @@
 //! The process's one way out for records. Installed in the master, inherited by a fork, re-pointed there.
 
 use super::packer::{Packer, send_now};
-use super::redact::Redactor;
+use super::redact::{self, Redactor};
 use super::tally::{self, sender};
 use super::{Client, Format, Plan, access, event, record};
 use crate::board::{Board, Sender};
@@ -36,7 +36,7 @@ pub(super) struct Sink {
     /// `worker 2`.
     pub(super) process: String,
     pub(super) pid: u32,
-    pub(super) redactor: Redactor,
+    pub(super) redactor: &'static Redactor,
 }
 
 enum Door {
@@ -143,7 +143,7 @@ impl Sink {
             access: access::Layout::of(plan)?,
             process: name(sender),
             pid: std::process::id(),
-            redactor: Redactor::new(&plan.patterns)?,
+            redactor: redact::shared(&plan.patterns)?,
         })
     }
 

@@ -14,7 +14,7 @@ use crate::log::outputs::{Outputs, Streams};
 use crate::log::pipe::{self, Told};
 use crate::log::raw::Raw;
 use crate::log::record::{Kind, Packet, RECORD_BYTES_MAX};
-use crate::log::redact::{Redactor, Trail};
+use crate::log::redact::{self, Redactor, Trail};
 use crate::log::tally::{self, Tally, word};
 use crate::log::time::Stamp;
 use crate::log::{Plan, batch::CUT_MARK, escape, lock, rotate, sink};
@@ -72,7 +72,7 @@ pub(super) fn serve(
 struct Collector {
     board: Board,
     tally: Tally,
-    redactor: Redactor,
+    redactor: &'static Redactor,
     format: crate::log::Format,
     sources: Vec<Source>,
     control: Option<OwnedFd>,
@@ -128,7 +128,7 @@ impl Collector {
         let mut collector = Collector {
             board,
             tally,
-            redactor: Redactor::new(&plan.patterns).map_err(io::Error::other)?,
+            redactor: redact::shared(&plan.patterns).map_err(io::Error::other)?,
             format: plan.format,
             sources: readers.into_iter().map(Source::new).collect(),
             control: Some(control),
