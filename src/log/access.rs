@@ -98,6 +98,8 @@ pub fn emit(record: &Record<'_>) {
 }
 
 const INFO: u8 = 3;
+/// Room made at once for a line.
+const LINE_BYTES_USUAL: usize = 512;
 
 /// Appends a client's name as the plan wants it.
 pub(super) fn write_client(mode: Client, client: Option<IpAddr>, out: &mut Vec<u8>) {
@@ -110,8 +112,11 @@ pub(super) fn write_client(mode: Client, client: Option<IpAddr>, out: &mut Vec<u
         }
         (Client::Hashed, Some(address)) => {
             let hash = sink::client_key().hash_one(address.to_canonical());
-            out.extend_from_slice(b"h:");
-            (0..16).rev().for_each(|nibble| out.push(b"0123456789abcdef"[(hash >> (4 * nibble) & 0xf) as usize]));
+            let mut text = *b"h:0000000000000000";
+            for (at, place) in text[2..].iter_mut().enumerate() {
+                *place = b"0123456789abcdef"[(hash >> (60 - 4 * at) & 0xf) as usize];
+            }
+            out.extend_from_slice(&text);
         }
     }
 }
@@ -143,29 +148,32 @@ impl Line<'_> {
 
     fn json(&self, stamp: &mut Stamp, out: &mut Vec<u8>) {
         let record = self.record;
+        out.reserve(LINE_BYTES_USUAL);
         out.extend_from_slice(b"{\"time\":\"");
         stamp.write(time::now(), out);
         out.extend_from_slice(b"\",\"level\":\"info\",\"target\":\"access\",\"request_id\":\"");
         escape::json(record.request_id, out);
         out.extend_from_slice(b"\",\"client\":\"");
         write_client(self.client, record.client, out);
-        for (name, value) in [
-            ("method", record.method),
-            ("path", self.path()),
-            ("protocol", record.protocol),
-            ("verdict", record.verdict),
-        ] {
-            out.extend_from_slice(b"\",\"");
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b"\":\"");
-            escape::json(value, out);
-        }
+        out.extend_from_slice(b"\",\"method\":\"");
+        escape::json(record.method, out);
+        out.extend_from_slice(b"\",\"path\":\"");
+        escape::json(self.path(), out);
+        out.extend_from_slice(b"\",\"protocol\":\"");
+        escape::json(record.protocol, out);
+        out.extend_from_slice(b"\",\"verdict\":\"");
+        escape::json(record.verdict, out);
         out.extend_from_slice(b"\",\"status\":");
         number(u64::from(record.status), out);
         out.extend_from_slice(b",\"bytes_in\":");
         number(record.bytes_in, out);
         out.extend_from_slice(b",\"bytes_out\":");
         number(record.bytes_out, out);
+        self.json_rest(out);
+    }
+
+    fn json_rest(&self, out: &mut Vec<u8>) {
+        let record = self.record;
         out.extend_from_slice(b",\"duration_ms\":");
         thousandths(record.duration, out);
         if let Some(first) = record.first_byte {

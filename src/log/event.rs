@@ -6,6 +6,7 @@ use super::sink::{self, Sink};
 use super::time::{self, Stamp};
 use super::{Client, Format, escape};
 use std::fmt::{self, Write as _};
+use std::panic::PanicHookInfo;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
@@ -50,7 +51,7 @@ impl Subscriber for Events {
         let metadata = event.metadata();
         let kind = if metadata.target() == SECURITY_TARGET { Kind::Security } else { Kind::App };
         let level = record::level_number(*metadata.level());
-        write(kind, level, metadata.target(), |visitor| event.record(visitor));
+        let _ = write(kind, level, metadata.target(), |visitor| event.record(visitor));
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -63,14 +64,31 @@ impl Subscriber for Events {
     fn exit(&self, _: &span::Id) {}
 }
 
+const ERROR: u8 = 1;
 const WARN: u8 = 2;
 
-/// One line of `fields`, handed over at once, after what its thread had gathered before.
-pub(super) fn write(kind: Kind, level: u8, target: &str, fields: impl FnOnce(&mut Fields<'_>)) {
+/// One line of `fields`, handed over at once, after what its thread had gathered before. None inside a formatter.
+pub(super) fn write(kind: Kind, level: u8, target: &str, fields: impl FnOnce(&mut Fields<'_>)) -> Option<()> {
     batch::with(|batch| {
         batch.record(kind, level, |sink, stamp, out| line(sink, stamp, level, target, fields, out));
         batch.flush();
+    })
+}
+
+/// A panic is one line with its place, not three on stderr.
+pub(super) fn panicked(panic: &PanicHookInfo<'_>) {
+    let text = panic.payload_as_str().unwrap_or("a panic without a text");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current();
+    let written = write(Kind::App, ERROR, "panic", |visitor| {
+        visitor.text(MESSAGE, text);
+        visitor.text("place", &place);
+        visitor.text("thread", thread.name().unwrap_or("?"));
     });
+    if written.is_none() {
+        // In the middle of a line: stderr leads to the log process too.
+        eprintln!("panic: {text} at {place}");
+    }
 }
 
 fn line(
@@ -126,14 +144,22 @@ pub(super) fn head(format: Format, stamp: &mut Stamp, level: u8, origin: &Origin
 
 /// One text field of a line that has no sink.
 pub(super) fn pair(format: Format, name: &str, value: &str, out: &mut Vec<u8>) {
-    name_of(format, name, true, out);
-    match format {
-        Format::Json => {
-            escape::json(value, out);
-            out.push(b'"');
-        }
-        Format::Text => escape::plain(value, out),
+    let quoted = quotes(format, name, value);
+    name_of(format, name, quoted, out);
+    if quoted {
+        escape::json(value, out)
+    } else {
+        escape::plain(value, out)
     }
+    if quoted {
+        out.push(b'"');
+    }
+}
+
+/// In text, a value of several words needs quotes, a message does not.
+fn quotes(format: Format, name: &str, value: &str) -> bool {
+    let words = value.is_empty() || value.contains([' ', '"', '=']);
+    format == Format::Json || (name != MESSAGE && words)
 }
 
 /// The end of a line.
@@ -147,13 +173,16 @@ fn name_of(format: Format, name: &str, quoted: bool, out: &mut Vec<u8>) {
     if format == Format::Json {
         out.extend_from_slice(b",\"");
         escape::json(name, out);
-        out.extend_from_slice(if quoted { b"\":\"" } else { b"\":" });
-        return;
+        out.extend_from_slice(b"\":");
+    } else {
+        out.push(b' ');
+        if name != MESSAGE {
+            escape::plain(name, out);
+            out.push(b'=');
+        }
     }
-    out.push(b' ');
-    if name != MESSAGE {
-        escape::plain(name, out);
-        out.push(b'=');
+    if quoted {
+        out.push(b'"');
     }
 }
 
@@ -176,29 +205,31 @@ impl Fields<'_> {
 
     /// A text value.
     pub(super) fn text(&mut self, name: &str, value: &str) {
-        let json = self.sink.format == Format::Json;
-        self.name(name, json);
         let bytes_max = self.from + if name == MESSAGE { MESSAGE_BYTES_MAX } else { FIELDS_BYTES_MAX };
         let before = self.out.len();
-        match json {
-            true => escape::json(value, self.out),
-            false => escape::plain(value, self.out),
-        }
+        pair(self.sink.format, name, value, self.out);
         if self.out.len() > bytes_max {
             self.out.truncate(before);
-            let value = self.sink.redactor.line(value.as_bytes());
-            let value = String::from_utf8_lossy(&value);
-            escape::up_to(&value, json, bytes_max.max(before + CUT_MARK.len()) - CUT_MARK.len(), self.out);
-            self.out.extend_from_slice(CUT_MARK.as_bytes());
+            self.cut(name, value, bytes_max);
         }
-        if json {
+    }
+
+    /// A text value that is too long: redacted, then cut.
+    fn cut(&mut self, name: &str, value: &str, bytes_max: usize) {
+        let value = self.sink.redactor.line(value.as_bytes());
+        let value = String::from_utf8_lossy(&value);
+        let quoted = quotes(self.sink.format, name, &value);
+        name_of(self.sink.format, name, quoted, self.out);
+        escape::up_to(&value, quoted, bytes_max.max(self.out.len() + CUT_MARK.len()) - CUT_MARK.len(), self.out);
+        self.out.extend_from_slice(CUT_MARK.as_bytes());
+        if quoted {
             self.out.push(b'"');
         }
     }
 
     /// A value that is a number or a truth in JSON too.
     pub(super) fn bare(&mut self, name: &str, value: impl fmt::Display) {
-        self.name(name, false);
+        name_of(self.sink.format, name, false, self.out);
         self.formatted(format_args!("{value}"));
         self.out.extend_from_slice(self.text.as_bytes());
     }
@@ -207,10 +238,6 @@ impl Fields<'_> {
         self.text.clear();
         // Writing to a string fails only when the value's own formatter does; then what it wrote is what there is.
         let _ = self.text.write_fmt(value);
-    }
-
-    fn name(&mut self, name: &str, quoted: bool) {
-        name_of(self.sink.format, name, quoted, self.out);
     }
 }
 

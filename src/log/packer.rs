@@ -7,7 +7,8 @@ use nix::poll::PollTimeout;
 use nix::sys::socket::{MsgFlags, send};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// While lines come faster than this, packets are sent at this pace: a wake-up of the log process costs more than
@@ -23,14 +24,16 @@ pub(super) struct Packer {
     count: u64,
     next: u64,
     sent_at: Option<Instant>,
+    /// Bytes in the queue before it.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Packer {
     /// Numbers from where the sender's former lives ended.
-    pub(super) fn new(pipe: OwnedFd, words: &'static [AtomicU64]) -> Packer {
+    pub(super) fn new(pipe: OwnedFd, words: &'static [AtomicU64], waiting: Arc<AtomicUsize>) -> Packer {
         let next = tally::numbering_base(words);
         let packet = record::packet_head(next).to_vec();
-        Packer { pipe, words, packet, count: 0, next, sent_at: None }
+        Packer { pipe, words, packet, count: 0, next, sent_at: None, waiting }
     }
 
     fn send(&mut self) {
@@ -74,6 +77,8 @@ impl Write for Packer {
             self.count += count;
             rest = &rest[length..];
         }
+        // Only now: what waits for room in the pipe still counts as waiting.
+        self.waiting.fetch_sub(records.len(), Relaxed);
         Ok(records.len())
     }
 

@@ -1,19 +1,21 @@
 //! The process's one way out for records. Installed in the master, inherited by a fork, re-pointed there.
 
 use super::packer::{Packer, send_now};
-use super::redact::Redactor;
+use super::redact::{self, Redactor};
 use super::tally::{self, sender};
 use super::{Client, Format, Plan, access, event, record};
 use crate::board::{Board, Sender};
 use std::hash::RandomState;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
-use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 
-/// Batches that a worker's queue holds: with at most 24 KiB each (16 KiB and one record), 6 MiB.
-const QUEUE_BATCHES_MAX: usize = 256;
+/// Batches that a worker's queue holds.
+const QUEUE_BATCHES_MAX: usize = 1024;
+/// Bytes that they hold together: beyond them lines are dropped.
+const QUEUE_BYTES_MAX: usize = 6 << 20;
 
 static SINK: RwLock<Option<&'static Sink>> = RwLock::new(None);
 /// Changes with [`SINK`], so that a thread can keep what it read.
@@ -34,14 +36,14 @@ pub(super) struct Sink {
     /// `worker 2`.
     pub(super) process: String,
     pub(super) pid: u32,
-    pub(super) redactor: Redactor,
+    pub(super) redactor: &'static Redactor,
 }
 
 enum Door {
     /// Sent at once, without waiting.
     Direct { pipe: OwnedFd, next: u64 },
     /// A queue that a thread of its own packs and sends.
-    Queue { appender: NonBlocking, full: ErrorCounter },
+    Queue { appender: NonBlocking, full: ErrorCounter, waiting: Arc<AtomicUsize> },
 }
 
 /// Keeps a worker's queue alive; dropping it sends what is waiting, for a second at most.
@@ -103,9 +105,10 @@ pub(super) fn current() -> Option<&'static Sink> {
 
 fn queue(pipe: OwnedFd, words: &'static [AtomicU64]) -> (Door, WorkerGuard) {
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE_BATCHES_MAX).thread_name("log");
-    let (appender, queue) = builder.finish(Packer::new(pipe, words));
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let (appender, queue) = builder.finish(Packer::new(pipe, words, Arc::clone(&waiting)));
     let full = appender.error_counter();
-    (Door::Queue { appender, full }, queue)
+    (Door::Queue { appender, full, waiting }, queue)
 }
 
 fn install(plan: &Plan, sender: Sender, door: Door, board: Board) -> Result<(), String> {
@@ -115,6 +118,7 @@ fn install(plan: &Plan, sender: Sender, door: Door, board: Board) -> Result<(), 
     *SINK.write().unwrap_or_else(PoisonError::into_inner) = Some(sink);
     GENERATION.fetch_add(1, Release);
     event::subscribe();
+    std::panic::set_hook(Box::new(event::panicked));
     set_level(plan.level);
     Ok(())
 }
@@ -139,7 +143,7 @@ impl Sink {
             access: access::Layout::of(plan)?,
             process: name(sender),
             pid: std::process::id(),
-            redactor: Redactor::new(&plan.patterns)?,
+            redactor: redact::shared(&plan.patterns)?,
         })
     }
 
@@ -153,11 +157,18 @@ impl Sink {
         let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
         let dropped = match &mut *door {
             Door::Direct { pipe, next } => send_now(pipe, records, next),
-            Door::Queue { appender, full } => {
+            Door::Queue { waiting, .. } if waiting.load(Relaxed) + records.len() > QUEUE_BYTES_MAX => count,
+            Door::Queue { appender, full, waiting } => {
+                waiting.fetch_add(records.len(), Relaxed);
                 let before = full.dropped_lines();
                 // The queue's writer never fails: a full queue shows in its counter only, hence the lock around both.
                 let _ = std::io::Write::write_all(appender, records);
-                if full.dropped_lines() == before { 0 } else { count }
+                if full.dropped_lines() == before {
+                    0
+                } else {
+                    waiting.fetch_sub(records.len(), Relaxed);
+                    count
+                }
             }
         };
         if dropped > 0 {

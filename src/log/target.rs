@@ -53,6 +53,8 @@ pub(super) struct FileTarget {
     state: State,
     /// What the operator should be told, oldest first.
     problems: Vec<Problem>,
+    /// The problem that was told last, until a line is written again: a full disk is one line, not one a second.
+    told: Option<String>,
 }
 
 enum State {
@@ -79,7 +81,7 @@ impl FileTarget {
     /// Opens the file and settles what a killed predecessor left: lines that it wrote and did not count.
     pub(super) fn open(place: Place, number: usize, tally: Tally) -> FileTarget {
         let state = State::Closed { retry_ms: 0 };
-        let mut target = FileTarget { place, number, tally, state, problems: Vec::new() };
+        let mut target = FileTarget { place, number, tally, state, problems: Vec::new(), told: None };
         target.try_open();
         target
     }
@@ -164,6 +166,9 @@ impl FileTarget {
         opened.bytes += whole as u64;
         let written = memchr::memchr_iter(b'\n', &bytes[..whole]).count() as u64;
         self.settle(lines.homes(range.start..range.start + written as usize), whole as u64);
+        if written > 0 && failure.is_none() {
+            self.told = None;
+        }
         if let Some(failure) = failure {
             self.close(failure, false);
         }
@@ -244,9 +249,9 @@ impl FileTarget {
     }
 
     fn close(&mut self, problem: String, tampering: bool) {
-        let first = matches!(self.state, State::Open { .. } | State::Closed { retry_ms: 0 });
-        if first {
+        if self.told.as_ref() != Some(&problem) {
             self.problems.push(Problem { text: format!("{}: {problem}", self.place.shown()), tampering });
+            self.told = Some(problem);
         }
         self.state = State::Closed { retry_ms: clock::monotonic_ms() + RETRY_MS };
     }

@@ -217,8 +217,7 @@ fn part(text: &[u8], at: usize) -> Option<Found> {
 
 /// `["authorization", "…"]`, `(b"x-api-key", b"…")`: a pair, not a sentence.
 fn in_list(text: &[u8], name: &Name) -> bool {
-    let before =
-        text[..name.begin].iter().rev().skip_while(|byte| quote(**byte) || matches!(byte, b'\\' | b'b')).next();
+    let before = text[..name.begin].iter().rev().find(|byte| !quote(**byte) && !matches!(byte, b'\\' | b'b'));
     matches!(before, Some(b'(' | b'['))
 }
 

@@ -31,6 +31,7 @@ use keys::Found;
 use literals::Family;
 use regex::bytes::Regex;
 use std::borrow::Cow;
+use std::sync::{Mutex, PoisonError};
 
 /// What stands in a secret's place.
 pub const MARK: &[u8] = b"[REDACTED]";
@@ -43,6 +44,24 @@ pub struct Redactor {
     start: StateID,
     families: Vec<Family>,
     extra: Vec<Regex>,
+}
+
+/// The redactor with these patterns of the operator's, compiled once: a forked process inherits its master's.
+///
+/// # Errors
+/// As [`Redactor::new`].
+pub fn shared(extra: &[String]) -> Result<&'static Redactor, String> {
+    static SHARED: Mutex<Option<(Vec<String>, &'static Redactor)>> = Mutex::new(None);
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*shared {
+        Some((patterns, redactor)) if patterns == extra => Ok(redactor),
+        _ => {
+            // Once a process, and once more for a reload that changes the patterns.
+            let redactor: &'static Redactor = Box::leak(Box::new(Redactor::new(extra)?));
+            *shared = Some((extra.to_vec(), redactor));
+            Ok(redactor)
+        }
+    }
 }
 
 /// What a look at one text found.
@@ -168,12 +187,11 @@ fn cut_out(line: &[u8], mut ranges: Vec<Found>) -> Vec<u8> {
             continue;
         }
         out.extend_from_slice(&line[at..range.start]);
-        let mark = |out: &mut Vec<u8>| match wrap {
-            Some((quote, slashes)) => {
+        let mark = |out: &mut Vec<u8>| {
+            if let Some((quote, slashes)) = wrap {
                 out.resize(out.len() + slashes, b'\\');
                 out.push(quote);
             }
-            None => {}
         };
         mark(&mut out);
         out.extend_from_slice(MARK);

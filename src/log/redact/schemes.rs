@@ -13,7 +13,7 @@ pub(super) fn scheme(text: &[u8], start: usize, end: usize, least: usize, dresse
     if !word_begins(text, start) {
         return None;
     }
-    let from = short_run(text, end, 12, if dressed { between } else { blank });
+    let from = short_run(text, end, 12, if dressed { between } else { |byte| byte == b' ' });
     if from == end || (text[from - 1] == b'\\' && !text[from..].starts_with(b"\\")) {
         return None;
     }

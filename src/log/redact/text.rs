@@ -103,7 +103,7 @@ pub(super) fn closing(text: &[u8], from: usize, mark: u8, slashes: usize) -> Opt
     loop {
         at += memchr::memchr(mark, &text[at..])?;
         let run = text[from..at].iter().rev().take_while(|byte| **byte == b'\\').count();
-        if run < slashes || (run - slashes) / (slashes + 1) % 2 == 0 {
+        if run < slashes || ((run - slashes) / (slashes + 1)).is_multiple_of(2) {
             return Some(at - run.min(slashes));
         }
         at += 1;

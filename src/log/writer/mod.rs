@@ -14,7 +14,7 @@ use crate::log::outputs::{Outputs, Streams};
 use crate::log::pipe::{self, Told};
 use crate::log::raw::Raw;
 use crate::log::record::{Kind, Packet, RECORD_BYTES_MAX};
-use crate::log::redact::{Redactor, Trail};
+use crate::log::redact::{self, Redactor, Trail};
 use crate::log::tally::{self, Tally, word};
 use crate::log::time::Stamp;
 use crate::log::{Plan, batch::CUT_MARK, escape, lock, rotate, sink};
@@ -31,7 +31,7 @@ const GATHERED_BYTES_MAX: usize = 24 * 1024;
 /// The largest packet of a child's print that a pipe could hold; pages that stay untouched cost nothing.
 const RECEIVE_BYTES_MAX: usize = 2 << 20;
 /// While packets come faster than this they are gathered for so many milliseconds.
-const PACE_MS: u64 = 1;
+const PACE_MS: u8 = 1;
 /// Drops are reported once in so many milliseconds.
 const REPORT_MS: u64 = 60_000;
 const WARN: u8 = 2;
@@ -72,7 +72,7 @@ pub(super) fn serve(
 struct Collector {
     board: Board,
     tally: Tally,
-    redactor: Redactor,
+    redactor: &'static Redactor,
     format: crate::log::Format,
     sources: Vec<Source>,
     control: Option<OwnedFd>,
@@ -82,7 +82,8 @@ struct Collector {
     line: Vec<u8>,
     reported: Reported,
     retiring: bool,
-    last_turn_ms: u64,
+    /// When packets came last, in monotonic milliseconds.
+    busy_ms: u64,
     _lock: Option<lock::Lock>,
 }
 
@@ -127,7 +128,7 @@ impl Collector {
         let mut collector = Collector {
             board,
             tally,
-            redactor: Redactor::new(&plan.patterns).map_err(io::Error::other)?,
+            redactor: redact::shared(&plan.patterns).map_err(io::Error::other)?,
             format: plan.format,
             sources: readers.into_iter().map(Source::new).collect(),
             control: Some(control),
@@ -137,7 +138,7 @@ impl Collector {
             line: Vec::new(),
             reported: Reported { at_ms: clock::monotonic_ms(), ..Reported::default() },
             retiring: false,
-            last_turn_ms: 0,
+            busy_ms: 0,
             _lock: lock,
         };
         warning.into_iter().chain(busy).for_each(|text| collector.say(WARN, &text));
@@ -149,6 +150,7 @@ impl Collector {
     /// One round: waits, takes what has arrived, writes it. False at the end.
     fn turn(&mut self) -> io::Result<bool> {
         let ready = self.wait()?;
+        self.pace();
         if ready.first().copied().unwrap_or(false) {
             self.listen();
         }
@@ -183,6 +185,15 @@ impl Collector {
             ready.insert(0, false);
         }
         Ok(ready)
+    }
+
+    /// Under load, lets packets gather for a moment: one wake-up and one write for many lines.
+    fn pace(&mut self) {
+        let now_ms = clock::monotonic_ms();
+        if now_ms.saturating_sub(self.busy_ms) <= u64::from(PACE_MS) {
+            let _ = poll(&mut [], PollTimeout::from(PACE_MS));
+        }
+        self.busy_ms = now_ms;
     }
 
     fn due_ms(&mut self) -> Option<u64> {
