@@ -40,8 +40,6 @@ const SHARED: u64 = 1 << 48;
 const NONCE_MASK: u64 = 0xffff;
 /// Use of a slot in 1024ths of the limit that is used most; from half on it is not evicted.
 const HALF: u64 = 512;
-/// Free places, beside the one that is taken, that keep a client in its first bucket, where it is found sooner.
-const ROOM_MIN: usize = 4;
 /// Rounds before a client that others keep displacing shares an overflow slot.
 const TRIES_MAX: usize = 16;
 
@@ -221,8 +219,9 @@ impl<C: Cell> Table<C> {
     /// [`Table::places`]'s first of this client, without an iterator's cost: every request comes here.
     #[inline]
     fn first_place(&self, hash: Hash) -> Option<(usize, u64)> {
-        for bucket in self.buckets_of(hash) {
-            for step in 0..WAYS {
+        let buckets = self.buckets_of(hash);
+        for step in 0..WAYS {
+            for bucket in buckets {
                 let at = self.place(hash, bucket, step);
                 let tag = self.cells[at].get();
                 if same(tag, hash.tag) {
@@ -279,15 +278,14 @@ impl<C: Cell> Table<C> {
         true
     }
 
-    /// A free place in the first bucket, or in the emptier one when the first is nearly full; else the least used
-    /// place below half.
+    /// A free place in the emptier bucket, else the least used place below half.
     fn choose(&self, hash: Hash, limits: &[Limit], now: Now) -> Option<(usize, u64, u64)> {
         let mut free = self.buckets_of(hash).map(|bucket| {
             let mut places = self.bucket(hash, bucket).filter(|(_, tag)| *tag == 0);
             places.next().map(|(at, _)| (places.count(), at))
         });
         let room = |bucket: Option<(usize, usize)>| bucket.map(|(others, _)| others);
-        if room(free[0]) < Some(ROOM_MIN) && room(free[1]) > room(free[0]) {
+        if room(free[1]) > room(free[0]) {
             free.swap(0, 1);
         }
         if let Some((_, at)) = free[0] {
