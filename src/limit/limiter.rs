@@ -6,7 +6,7 @@ use super::remote::Remote;
 use super::script::{Mend, Script, mending};
 use super::shared::{Shared, Word};
 use super::table::Hash;
-use super::tally::{Standing, Standings, Tally};
+use super::tally::{Standing, Standings};
 use super::verdict::{Outcome, Source, Verdict};
 use super::word::{COUNT_FULL, Limit, Now};
 use crate::sys::clock;
@@ -104,25 +104,32 @@ impl Limiter {
     /// The decision, if no trip to Redis is needed for it: without Redis always. `now_ms` is monotonic.
     pub fn check_now(&self, client: &Client, endpoint: Endpoint, now_ms: u64) -> Option<Verdict> {
         let (now, route) = (Now::at(now_ms), self.shared.rules.route(endpoint));
+        let mut verdict = self.verdict(route, Source::Table, now);
         if client.exempt || route.limits.is_empty() {
-            return Some(self.verdict(route, Outcome::Exempt, Source::Table, Standings::default(), now));
+            return Some(verdict);
         }
-        let Some((remote, _)) = &self.remote else {
-            let tally = self.shared.table.admit(client.hash, &route.limits, &self.shared.rules.all, now);
-            return Some(self.tallied(route, Source::Table, tally, now));
-        };
-        if self.shared.breaker().is_open() || !remote.is_up() {
-            return Some(self.stand_by(client, route, now));
+        match &self.remote {
+            None => {
+                let all = &self.shared.rules.all;
+                let admitted = self.shared.table.admit(client.hash, &route.limits, all, now, &mut verdict.standings);
+                verdict.outcome = self.outcome(admitted);
+            }
+            Some((remote, _)) if self.shared.breaker().is_open() || !remote.is_up() => {
+                return Some(self.stand_by(client, route, now));
+            }
+            Some(_) if self.remembered_refusal(client, route, now, &mut verdict.standings) => {
+                verdict.outcome = self.outcome(false);
+            }
+            Some(_) => return None,
         }
-        let standings = self.remembered_refusal(client, route, now)?;
-        Some(self.tallied(route, Source::Table, Tally { admitted: false, standings }, now))
+        Some(verdict)
     }
 
     /// How every limit of `endpoint` stands here, without counting: for the operator.
     pub fn standing(&self, client: &Client, endpoint: Endpoint, now_ms: u64) -> Verdict {
         let (now, route) = (Now::at(now_ms), self.shared.rules.route(endpoint));
         let standings = self.shared.table.standings(client.hash, &route.limits, now);
-        self.verdict(route, Outcome::Exempt, Source::Table, standings, now)
+        Verdict { standings, ..self.verdict(route, Source::Table, now) }
     }
 
     /// Forgets a client's counts here and, where it can be reached, in Redis; false when it could not.
@@ -147,7 +154,8 @@ impl Limiter {
         match told {
             Ok((admitted, standings)) => {
                 self.learn(client, route, admitted, &standings, now);
-                self.tallied(route, Source::Redis, Tally { admitted, standings }, now)
+                let outcome = self.outcome(admitted);
+                Verdict { outcome, standings, ..self.verdict(route, Source::Redis, now) }
             }
             Err(_) => {
                 self.owe(client, route, &mends.taken, now);
@@ -157,17 +165,16 @@ impl Limiter {
     }
 
     /// A refusal that still holds. One of long windows is confirmed by Redis every few seconds, by one request.
-    fn remembered_refusal(&self, client: &Client, route: &Route, now: Now) -> Option<Standings> {
-        let slot = self.shared.table.find(client.hash)?;
-        let mut standings = Standings::default();
-        if !self.shared.table.look(slot, &route.limits, now, &mut standings) {
-            return None;
+    fn remembered_refusal(&self, client: &Client, route: &Route, now: Now, standings: &mut Standings) -> bool {
+        let Some(slot) = self.shared.table.find(client.hash) else { return false };
+        if !self.shared.table.look(slot, &route.limits, now, standings) {
+            return false;
         }
         let full = |(limit, standing): &(&Limit, &Standing)| standing.count >= limit.count;
-        let short = route.limits.iter().zip(&standings).filter(full).any(|(limit, _)| limit.window_ms < LONG_MS);
+        let short = route.limits.iter().zip(&*standings).filter(full).any(|(limit, _)| limit.window_ms < LONG_MS);
         let ask =
             !short && self.shared.rules.confirmed.is_some_and(|limit| self.shared.table.mark_once(slot, &limit, now));
-        (!ask).then_some(standings)
+        !ask
     }
 
     fn learn(&self, client: &Client, route: &Route, admitted: bool, standings: &Standings, now: Now) {
@@ -182,27 +189,31 @@ impl Limiter {
     /// Decides in place of Redis, and notes what Redis is owed.
     fn stand_by(&self, client: &Client, route: &'static Route, now: Now) -> Verdict {
         self.shared.word(Word::Standby).fetch_add(1, SeqCst);
-        let (table, all) = (self.shared.table, &self.shared.rules.all);
-        let unlimited = || route.limits.iter().map(|limit| limit.with_count(COUNT_FULL)).collect::<Vec<_>>();
-        let mut tally = match self.shared.rules.fallback {
+        let mut verdict = self.verdict(route, Source::Standby, now);
+        let (table, all, standings) = (self.shared.table, &self.shared.rules.all, &mut verdict.standings);
+        let admitted = match self.shared.rules.fallback {
             Fallback::Closed => {
-                let standings = table.standings(client.hash, &route.limits, now);
-                return self.verdict(route, Outcome::Unavailable, Source::Standby, standings, now);
+                verdict.standings = table.standings(client.hash, &route.limits, now);
+                return Verdict { outcome: Outcome::Unavailable, ..verdict };
             }
-            Fallback::Local => table.admit(client.hash, &route.limits, all, now),
+            Fallback::Local => table.admit(client.hash, &route.limits, all, now, standings),
             Fallback::Divide(machines) => {
                 let share = self.share(client, route, machines, now);
-                table.admit(client.hash, &share, all, now)
+                table.admit(client.hash, &share, all, now, standings)
             }
-            Fallback::Open => table.admit(client.hash, &unlimited(), all, now),
+            Fallback::Open => {
+                let limits = route.limits.iter().map(|limit| limit.with_count(COUNT_FULL)).collect::<Vec<_>>();
+                // Only a count that is full to its last bit is refused here.
+                _ = table.admit(client.hash, &limits, all, now, standings);
+                true
+            }
         };
-        tally.admitted |= self.shared.rules.fallback == Fallback::Open;
-        if tally.admitted {
-            let mut owed = tally.standings;
+        if admitted {
+            let mut owed = verdict.standings;
             owed.iter_mut().take(route.limits.len()).for_each(|standing| standing.count = 1);
             self.owe(client, route, &owed, now);
         }
-        self.tallied(route, Source::Standby, tally, now)
+        Verdict { outcome: self.outcome(admitted), ..verdict }
     }
 
     /// This machine's share of what Redis last said was left.
@@ -252,24 +263,18 @@ impl Limiter {
         Mends { bytes: if silent { Vec::new() } else { mending(force, &mends) }, taken }
     }
 
-    fn tallied(&self, route: &'static Route, source: Source, tally: Tally, now: Now) -> Verdict {
-        let outcome = match tally.admitted {
+    fn outcome(&self, admitted: bool) -> Outcome {
+        match admitted {
             true => Outcome::Admitted,
             false if self.shared.rules.dry_run => Outcome::WouldRefuse,
             false => Outcome::Refused,
-        };
-        self.verdict(route, outcome, source, tally.standings, now)
+        }
     }
 
-    fn verdict(
-        &self,
-        route: &'static Route,
-        outcome: Outcome,
-        source: Source,
-        standings: Standings,
-        now: Now,
-    ) -> Verdict {
-        Verdict { outcome, source, route, standings, headers: self.shared.rules.headers, decided_ms: now.ms }
+    /// A verdict to be filled.
+    fn verdict(&self, route: &'static Route, source: Source, now: Now) -> Verdict {
+        let (standings, headers) = (Standings::default(), self.shared.rules.headers);
+        Verdict { outcome: Outcome::Exempt, source, route, standings, headers, decided_ms: now.ms }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::client::Cidr;
 use super::quota::Quota;
+use super::tally::APPLIED_MAX;
 use super::target::Target;
 use super::verdict::{Policy, policy_header};
 use super::word::Limit;
@@ -157,12 +158,16 @@ impl Rules {
     /// there. A limit keeps its word, hence its counts, over every reload.
     ///
     /// # Errors
-    /// More different limits than a slot has words.
+    /// More different limits than a slot has words, or than a request is measured by.
     pub fn compile(plan: &Plan, directory: &mut [u32]) -> io::Result<Rules> {
         let all = lay_out(plan, directory)?;
         let confirmed = all.iter().copied().find(|limit| limit.id >> 24 == u32::from(SCOPE_CONFIRMED));
         let routes = [Endpoint::Api, Endpoint::Chat, Endpoint::Initialize];
         let routes = routes.map(|endpoint| Route::of(plan, endpoint, &all));
+        if let Some(route) = routes.iter().find(|route| route.limits.len() > APPLIED_MAX) {
+            let text = format!("{} rate limits on one request are more than {APPLIED_MAX}", route.limits.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let &Plan { fallback, dry_run, headers, v6_prefix, .. } = plan;
         let allow = plan.allow.clone();
         Ok(Rules { all, confirmed, routes, fallback, dry_run, headers, allow, v6_prefix })
@@ -281,6 +286,9 @@ mod tests {
         let six = "1/second;1/2 seconds;1/3 seconds;1/4 seconds;1/5 seconds;1/6 seconds";
         let error = Rules::compile(&plan(six), &mut directory).err().unwrap().to_string();
         assert!(error.starts_with("8 rate limits are more than the 7"), "{error}");
+        let nine = format!("{six};1/7 seconds;1/8 seconds;1/9 seconds");
+        let error = Rules::compile(&plan(&nine), &mut [0; 15]).err().unwrap().to_string();
+        assert!(error.starts_with("9 rate limits on one request"), "{error}");
     }
 
     #[test]

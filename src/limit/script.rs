@@ -12,10 +12,10 @@
 use super::plan::client_wide;
 use super::tally::{Standing, Standings};
 use super::word::{FUTURE_MS_MAX, Limit};
-use std::fmt::Write;
 
 const RECORD_BYTES: usize = 14;
 const REPLY_BYTES: usize = 10;
+const MEND_BYTES: usize = 14;
 
 /// A script and its SHA-1 for `EVALSHA`.
 pub struct Script {
@@ -82,18 +82,22 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
-/// The text. `s1 c1` are start and count of the first limit in the order of the reply, and so on.
+/// The text. `s1` and `c1` are start and count of the first limit in the order of the reply, and so on.
 fn source(limits: &[Limit]) -> String {
-    let mut stored: Vec<usize> = (0..limits.len()).collect();
-    stored.sort_by_key(|number| !client_wide(&limits[*number]));
-    let each = |order: &[usize], part: &dyn Fn(usize, &Limit) -> String, between: &str| {
-        order.iter().map(|number| part(number + 1, &limits[*number])).collect::<Vec<_>>().join(between)
-    };
-    let told: Vec<usize> = (0..limits.len()).collect();
-    let (count, bytes) = (limits.len(), limits.len() * RECORD_BYTES);
-    let mut text = String::with_capacity(4_096);
-    let _ = write!(
-        text,
+    let told: Vec<(usize, &Limit)> = limits.iter().enumerate().map(|(number, limit)| (number + 1, limit)).collect();
+    let mut stored = told.clone();
+    stored.sort_by_key(|(_, limit)| !client_wide(limit));
+    [read(&told, &stored), roll(&told), mend(&told), decide(&told, &stored), reply(&told)].join("\n")
+}
+
+fn each(limits: &[(usize, &Limit)], between: &str, part: impl Fn(usize, &Limit) -> String) -> String {
+    limits.iter().map(|(number, limit)| part(*number, limit)).collect::<Vec<_>>().join(between)
+}
+
+/// Where records stand as this script writes them, one `unpack` reads all; else they are looked for.
+fn read(told: &[(usize, &Limit)], stored: &[(usize, &Limit)]) -> String {
+    let bytes = told.len() * RECORD_BYTES;
+    format!(
         "local v=redis.call('GET',KEYS[1]) or ''
 local t=redis.call('TIME')
 local now=t[1]*1000+math.floor(t[2]/1000)
@@ -109,9 +113,33 @@ local i,s,c=struct.unpack('>I4I6I4',v,p)
 if {sorted} else rest[#rest+1]=string.sub(v,p,p+13) end
 end
 tail=table.concat(rest)
-end
-{roll}
-if ARGV[1] then
+end",
+        declared = each(told, ",", |n, _| format!("i{n},s{n},c{n}")),
+        slots = each(stored, ",", |n, _| format!("i{n},s{n},c{n}")),
+        format = "I4I6I4".repeat(told.len()),
+        in_place = each(stored, " and ", |n, limit| format!("i{n}=={}", limit.id)),
+        after = bytes + 1,
+        zero = each(told, " ", |n, _| format!("s{n},c{n}=0,0")),
+        sorted = each(told, " elseif ", |n, limit| format!("i=={} then s{n},c{n}=s,c", limit.id)),
+    )
+}
+
+/// A start in the future is another master's clock: it begins now. A window that is over begins with the next unit.
+fn roll(told: &[(usize, &Limit)]) -> String {
+    each(told, "\n", |n, limit| {
+        let window_ms = limit.window_ms;
+        format!("if s{n}>now then s{n}=now end if c{n}==0 or now>=s{n}+{window_ms} then s{n},c{n}=now,0 end")
+    })
+}
+
+/// `p` is where the limit's part of ARGV begins, `n` its count, `w` its window.
+fn mend(told: &[(usize, &Limit)]) -> String {
+    let calls = each(told, "\n", |n, limit| {
+        let at = 2 + (n - 1) * MEND_BYTES;
+        format!("s{n},c{n}=mend({at},s{n},c{n},{},{})", limit.count, limit.window_ms)
+    });
+    format!(
+        "if ARGV[1] then
 local force=string.byte(ARGV[1])==1
 local function mend(p,s,c,n,w)
 local e,f,g=struct.unpack('>I4I4I6',ARGV[1],p)
@@ -122,12 +150,18 @@ if force then e=e+f end
 if e==0 then return s,c end
 return from,math.min(e,n)
 end
-if math.abs(s-from)<=math.min(w/2,{slack}) or force then c=math.max(c,f) end
+if math.abs(s-from)<=math.min(w/2,{FUTURE_MS_MAX}) or force then c=math.max(c,f) end
 return s,math.max(c,math.min(c+e,n))
 end
-{mend}
-end
-local ok=0
+{calls}
+end"
+    )
+}
+
+/// Counts if every limit has room, and writes the records with the expiry of the one that lasts longest.
+fn decide(told: &[(usize, &Limit)], stored: &[(usize, &Limit)]) -> String {
+    format!(
+        "local ok=0
 if {room} then ok=1 {bump} end
 if ok==1 or ARGV[1] then
 local till=math.max({ends})
@@ -141,41 +175,35 @@ end
 tail=table.concat(keep)
 end
 if till>now then redis.call('SET',KEYS[1],struct.pack('>{format}',{packed})..tail,'PXAT',string.format('%.0f',till)) end
-end
-return struct.pack('>I1{reply_format}',ok,{reply})",
-        declared = each(&told, &|n, _| format!("i{n},s{n},c{n}"), ","),
-        slots = each(&stored, &|n, _| format!("i{n},s{n},c{n}"), ","),
-        format = "I4I6I4".repeat(count),
-        in_place = each(&stored, &|n, limit| format!("i{n}=={}", limit.id), " and "),
-        after = bytes + 1,
-        zero = each(&told, &|n, _| format!("s{n},c{n}=0,0"), " "),
-        sorted = each(&told, &|n, limit| format!("i=={} then s{n},c{n}=s,c", limit.id), " elseif "),
-        // A start in the future is another master's clock: it begins now. A window that is over begins with the next.
-        roll = each(
-            &told,
-            &|n, limit| {
-                format!(
-                    "if s{n}>now then s{n}=now end if c{n}==0 or now>=s{n}+{w} then s{n},c{n}=now,0 end",
-                    w = limit.window_ms
-                )
-            },
-            "\n"
-        ),
-        slack = FUTURE_MS_MAX,
-        mend = each(
-            &told,
-            &|n, limit| {
-                let at = 2 + (n - 1) * 14;
-                format!("s{n},c{n}=mend({at},s{n},c{n},{},{})", limit.count, limit.window_ms)
-            },
-            "\n"
-        ),
-        room = each(&told, &|n, limit| format!("c{n}<{}", limit.count), " and "),
-        bump = each(&told, &|n, _| format!("c{n}=c{n}+1"), " "),
-        ends = each(&told, &|n, limit| format!("c{n}>0 and s{n}+{} or 0", limit.window_ms), ","),
-        packed = each(&stored, &|n, limit| format!("{},s{n},c{n}", limit.id), ","),
-        reply_format = "I4I6".repeat(count),
-        reply = each(&told, &|n, limit| format!("c{n},c{n}>0 and s{n}+{}-now or 0", limit.window_ms), ","),
-    );
-    text
+end",
+        room = each(told, " and ", |n, limit| format!("c{n}<{}", limit.count)),
+        bump = each(told, " ", |n, _| format!("c{n}=c{n}+1")),
+        ends = each(told, ",", |n, limit| format!("c{n}>0 and s{n}+{} or 0", limit.window_ms)),
+        format = "I4I6I4".repeat(told.len()),
+        packed = each(stored, ",", |n, limit| format!("{},s{n},c{n}", limit.id)),
+    )
+}
+
+fn reply(told: &[(usize, &Limit)]) -> String {
+    let values = each(told, ",", |n, limit| format!("c{n},c{n}>0 and s{n}+{}-now or 0", limit.window_ms));
+    format!("return struct.pack('>I1{}',ok,{values})", "I4I6".repeat(told.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_read_and_a_strange_one_is_not() {
+        let plan = super::super::plan::Plan::default();
+        let rules = super::super::plan::Rules::compile(&plan, &mut [0; 7]).unwrap();
+        let script = Script::new(&rules.route(super::super::plan::Endpoint::Api).limits);
+        let mut bytes = vec![1];
+        (1..=3u8).for_each(|n| bytes.extend([0, 0, 0, n, 0, 0, 0, 0, 1, n]));
+        let (admitted, standings) = script.reply(&bytes).unwrap();
+        assert!(admitted);
+        assert_eq!(standings[2], Standing { count: 3, reset_ms: 259 });
+        assert_eq!((script.reply(&bytes[..30]), script.reply(&[])), (None, None));
+        assert_eq!(mending(true, &[Mend { extra: 1, floor: 2, age_ms: 3 }]).len(), 1 + MEND_BYTES);
+    }
 }

@@ -185,7 +185,7 @@ mod tests {
 
     fn admit(shared: &Shared, now_ms: u64) -> bool {
         let limits = &shared.rules.route(Endpoint::Chat).limits;
-        shared.table.admit(shared.hash(b"me"), limits, &shared.rules.all, Now::at(now_ms)).admitted
+        shared.table.admit(shared.hash(b"me"), limits, &shared.rules.all, Now::at(now_ms), &mut Default::default())
     }
 
     #[test]

@@ -67,6 +67,7 @@ pub struct Hash {
     /// The hash's 48 bits, above 16 bits for a nonce.
     pub(super) tag: u64,
     buckets: [u32; 2],
+    way: usize,
 }
 
 impl Hash {
@@ -75,7 +76,7 @@ impl Hash {
         let (high, low) = ((bits >> 64) as u64, bits as u64);
         // The top 16 bits are the words' fingerprint, where 0 is nobody.
         let tag = if low >> 48 == 0 { low | 1 << 48 } else { low } & !NONCE_MASK;
-        Hash { tag, buckets: [high as u32, (high >> 32) as u32] }
+        Hash { tag, buckets: [high as u32, (high >> 32) as u32], way: (high >> 61) as usize }
     }
 
     pub(super) fn print(self) -> u16 {
@@ -160,9 +161,18 @@ impl<C: Cell> Table<C> {
     }
 
     /// The client's slot; a new one, or a shared one, if it has none. `limits` are all limits that words may hold.
+    #[inline]
     pub fn find_or_claim(&self, hash: Hash, limits: &[Limit], now: Now) -> Slot {
+        match self.first_place(hash) {
+            Some((at, tag)) if tag == hash.tag => Slot { at, tag },
+            _ => self.enter(hash, limits, now),
+        }
+    }
+
+    #[cold]
+    fn enter(&self, hash: Hash, limits: &[Limit], now: Now) -> Slot {
         for _ in 0..TRIES_MAX {
-            match self.places(hash).find(|(_, tag)| same(*tag, hash.tag)) {
+            match self.first_place(hash) {
                 Some((at, tag)) if tag == hash.tag => return Slot { at, tag },
                 Some((at, tag)) => self.settle(hash, at, tag, limits, now),
                 None if !self.claim(hash, limits, now) => break,
@@ -193,12 +203,33 @@ impl<C: Cell> Table<C> {
 
     /// Every place where the client could be, with its tag.
     fn places(&self, hash: Hash) -> impl Iterator<Item = (usize, u64)> + '_ {
-        self.buckets_of(hash).into_iter().flat_map(move |bucket| self.bucket(bucket))
+        self.buckets_of(hash).into_iter().flat_map(move |bucket| self.bucket(hash, bucket))
     }
 
-    fn bucket(&self, bucket: usize) -> impl Iterator<Item = (usize, u64)> + '_ {
-        let first = LINE + bucket * WAYS * self.stride;
-        (0..WAYS).map(move |way| first + way * self.stride).map(|at| (at, self.cells[at].get()))
+    /// A bucket's places, from one of the client's own on: what is looked for is mostly at the first.
+    fn bucket(&self, hash: Hash, bucket: usize) -> impl Iterator<Item = (usize, u64)> + '_ {
+        (0..WAYS).map(move |step| self.place(hash, bucket, step)).map(|at| (at, self.cells[at].get()))
+    }
+
+    fn place(&self, hash: Hash, bucket: usize, step: usize) -> usize {
+        let way = (hash.way + step) % WAYS;
+        LINE + (bucket * WAYS + way) * self.stride
+    }
+
+    /// [`Table::places`]'s first of this client, without an iterator's cost: every request comes here.
+    #[inline]
+    fn first_place(&self, hash: Hash) -> Option<(usize, u64)> {
+        let buckets = self.buckets_of(hash);
+        for step in 0..WAYS {
+            for bucket in buckets {
+                let at = self.place(hash, bucket, step);
+                let tag = self.cells[at].get();
+                if same(tag, hash.tag) {
+                    return Some((at, tag));
+                }
+            }
+        }
+        None
     }
 
     fn buckets_of(&self, hash: Hash) -> [usize; 2] {
@@ -247,10 +278,10 @@ impl<C: Cell> Table<C> {
         true
     }
 
-    /// A free place in the emptier bucket, else the least used one below half.
+    /// A free place in the emptier bucket, else the least used place below half.
     fn choose(&self, hash: Hash, limits: &[Limit], now: Now) -> Option<(usize, u64, u64)> {
         let mut free = self.buckets_of(hash).map(|bucket| {
-            let mut places = self.bucket(bucket).filter(|(_, tag)| *tag == 0);
+            let mut places = self.bucket(hash, bucket).filter(|(_, tag)| *tag == 0);
             places.next().map(|(at, _)| (places.count(), at))
         });
         let room = |bucket: Option<(usize, usize)>| bucket.map(|(others, _)| others);
@@ -270,7 +301,8 @@ impl<C: Cell> Table<C> {
     fn used(&self, at: usize, tag: u64, limits: &[Limit], now: Now) -> u64 {
         let owner = Slot { at, tag };
         let held = |limit: &Limit| limit.read(self.word(owner, limit).get(), print(tag), now);
-        let part = |limit: &Limit| held(limit).map_or(0, |held| u64::from(held.count) * 1024 / u64::from(limit.count));
+        let share = |count: u32, limit: &Limit| (u64::from(count) * 1024 / u64::from(limit.count)).max(1);
+        let part = |limit: &Limit| held(limit).map_or(0, |held| share(held.count, limit));
         limits.iter().map(part).max().unwrap_or(0)
     }
 

@@ -2,12 +2,25 @@
 
 use super::quota::Quota;
 use super::table::{Cell, Hash, OVERFLOW_SLOTS, Table, words_needed};
+use super::tally::Standings;
 use super::word::{Limit, Now};
 use proptest::prelude::*;
 use std::cell::Cell as Plain;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
+
+struct Tally {
+    admitted: bool,
+    standings: Standings,
+}
+
+impl<C: Cell> Table<C> {
+    fn decide(&self, hash: Hash, limits: &[Limit], all: &[Limit], now: Now) -> Tally {
+        let mut standings = Standings::default();
+        Tally { admitted: self.admit(hash, limits, all, now, &mut standings), standings }
+    }
+}
 
 fn limits(quotas: &[(u32, u32)]) -> Vec<Limit> {
     let one = |(number, (count, window_s)): (usize, &(u32, u32))| {
@@ -37,40 +50,40 @@ fn ten_are_admitted_and_the_eleventh_leaves_no_trace() {
     let (table, limits) = (table(4096), limits(&[(10, 60), (50, 3_600), (200, 86_400)]));
     let at = |ms: u64| Now::at(1_000_000 + ms);
     for count in 1..=10 {
-        let tally = table.admit(client(1), &limits, &limits, at(count));
+        let tally = table.decide(client(1), &limits, &limits, at(count));
         assert!(tally.admitted);
         assert_eq!(tally.standings[0].count, count as u32);
     }
     let before = table.standings(client(1), &limits, at(100));
     for _ in 0..3 {
-        let tally = table.admit(client(1), &limits, &limits, at(100));
+        let tally = table.decide(client(1), &limits, &limits, at(100));
         assert!(!tally.admitted);
         assert_eq!(tally.standings, before);
     }
     assert_eq!(before[0].reset_ms, 60_001 - 100);
-    assert!(!table.admit(client(1), &limits, &limits, at(60_000)).admitted);
-    assert!(table.admit(client(1), &limits, &limits, at(60_001)).admitted);
+    assert!(!table.decide(client(1), &limits, &limits, at(60_000)).admitted);
+    assert!(table.decide(client(1), &limits, &limits, at(60_001)).admitted);
     assert_eq!(table.standings(client(1), &limits, at(60_001))[1].count, 11);
-    assert!(table.admit(client(2), &limits, &limits, at(100)).admitted);
+    assert!(table.decide(client(2), &limits, &limits, at(100)).admitted);
 }
 
 #[test]
 fn a_request_with_a_late_clock_does_not_reset_a_window() {
     let (table, limits) = (table(4096), limits(&[(2, 60)]));
-    assert!(table.admit(client(1), &limits, &limits, Now::at(10_000)).admitted);
-    assert!(table.admit(client(1), &limits, &limits, Now::at(9_000)).admitted);
-    assert!(!table.admit(client(1), &limits, &limits, Now::at(8_500)).admitted);
+    assert!(table.decide(client(1), &limits, &limits, Now::at(10_000)).admitted);
+    assert!(table.decide(client(1), &limits, &limits, Now::at(9_000)).admitted);
+    assert!(!table.decide(client(1), &limits, &limits, Now::at(8_500)).admitted);
 }
 
 #[test]
 fn a_million_clients_do_not_make_a_refused_one_forgotten() {
     let (table, limits) = (table(1 << 16), limits(&[(3, 60)]));
     let now = Now::at(5_000);
-    (0..3).for_each(|_| assert!(table.admit(client(0), &limits, &limits, now).admitted));
+    (0..3).for_each(|_| assert!(table.decide(client(0), &limits, &limits, now).admitted));
     for number in 1..100_000 {
-        table.admit(client(number), &limits, &limits, now);
+        table.decide(client(number), &limits, &limits, now);
     }
-    assert!(!table.admit(client(0), &limits, &limits, now).admitted);
+    assert!(!table.decide(client(0), &limits, &limits, now).admitted);
     let pressure = table.pressure();
     assert!(pressure.evicted > 0, "{pressure:?}");
 }
@@ -79,7 +92,7 @@ fn a_million_clients_do_not_make_a_refused_one_forgotten() {
 fn a_full_table_shares_and_what_was_shared_is_kept() {
     let (table, limits) = (table(1), limits(&[(1, 60)]));
     let now = Now::at(5_000);
-    let owners = (0..200).filter(|number| table.admit(neighbour(*number), &limits, &limits, now).admitted).count();
+    let owners = (0..200).filter(|number| table.decide(neighbour(*number), &limits, &limits, now).admitted).count();
     // Every owner has used its one request up, so none gives way; the rest share one slot of one request.
     assert!((8..=16 + 1).contains(&owners), "{owners}");
     assert!(table.pressure().overflowed > 100);
@@ -90,7 +103,7 @@ fn a_full_table_shares_and_what_was_shared_is_kept() {
         from = table.sweep(from, 10, &limits, Now::at(70_000));
         from != 0
     } {}
-    assert!(table.admit(neighbour(199), &limits, &limits, Now::at(70_000)).admitted);
+    assert!(table.decide(neighbour(199), &limits, &limits, Now::at(70_000)).admitted);
 }
 
 #[test]
@@ -99,11 +112,11 @@ fn a_place_of_its_own_does_not_double_a_clients_quota() {
     let (table, all) = (table(1), limits(&[(1, 10), (4, 3_600)]));
     let now = Now::at(5_000);
     let (narrow, wide) = ([all[0]], [all[1]]);
-    (0..64).for_each(|number| _ = table.admit(neighbour(number), &narrow, &all, now));
+    (0..64).for_each(|number| _ = table.decide(neighbour(number), &narrow, &all, now));
     let late = neighbour(1_000);
-    (0..4).for_each(|_| _ = table.admit(late, &wide, &all, now));
+    (0..4).for_each(|_| _ = table.decide(late, &wide, &all, now));
     let later = Now::at(20_000);
-    let admitted = (0..8).filter(|_| table.admit(late, &wide, &all, later).admitted).count();
+    let admitted = (0..8).filter(|_| table.decide(late, &wide, &all, later).admitted).count();
     assert_eq!(admitted, 0, "the four of the shared slot are remembered");
     assert!(table.standings(late, &wide, later)[0].count == 4, "in a slot of its own");
 }
@@ -112,7 +125,7 @@ fn a_place_of_its_own_does_not_double_a_clients_quota() {
 fn a_sweep_clears_what_is_over_and_nothing_else() {
     let (table, limits) = (table(1 << 16), limits(&[(10, 60), (50, 3_600)]));
     for number in 0..300 {
-        table.admit(client(number), &limits, &limits, Now::at(1_000));
+        table.decide(client(number), &limits, &limits, Now::at(1_000));
     }
     let sweep = |ms| {
         let (mut from, mut turns) = (0, 0);
@@ -134,7 +147,7 @@ fn a_sweep_clears_what_is_over_and_nothing_else() {
 fn what_a_better_informed_store_says_is_kept() {
     let (table, limits) = (table(4096), limits(&[(10, 60)]));
     let tell = |count, reset_ms, now_ms| {
-        let mut told = super::tally::Standings::default();
+        let mut told = Standings::default();
         told[0] = super::tally::Standing { count, reset_ms };
         table.learn(client(1), &limits, &limits, Now::at(now_ms), &told);
         table.standings(client(1), &limits, Now::at(now_ms))[0]
@@ -183,7 +196,7 @@ proptest! {
         for (who, skipped, pause_ms) in requests {
             now_ms += pause_ms;
             let some: Vec<Limit> = all.iter().enumerate().filter(|(n, _)| *n != skipped).map(|(_, l)| *l).collect();
-            let tally = table.admit(client(who), &some, &all, Now::at(now_ms));
+            let tally = table.decide(client(who), &some, &all, Now::at(now_ms));
             let (admitted, counts) = model.admit(who, &some, now_ms);
             prop_assert_eq!(tally.admitted, admitted);
             let seen: Vec<u32> = tally.standings[..some.len()].iter().map(|standing| standing.count).collect();
@@ -205,7 +218,7 @@ fn threads_admit_exactly_the_limit() {
                 scope.spawn(|| {
                     for _ in 0..8 {
                         for number in 0..clients {
-                            let tally = table.admit(client(number), &limits, &limits, Now::at(1_000));
+                            let tally = table.decide(client(number), &limits, &limits, Now::at(1_000));
                             counts[number as usize].fetch_add(usize::from(tally.admitted), SeqCst);
                         }
                     }
@@ -336,9 +349,9 @@ fn stepped() -> Table<Stepped> {
 fn any_occupation(table: Table<Stepped>, all: &[Limit], random: &mut Random) {
     for number in 0..random.below(17) {
         match random.below(4) {
-            0 => _ = table.admit(neighbour(number), &all[2..], all, Now::at(40_000)),
-            1 => (0..all[2].count).for_each(|_| _ = table.admit(neighbour(number), &all[2..], all, Now::at(40_000))),
-            _ => _ = table.admit(neighbour(number), &all[..1], all, Now::at(1_000)),
+            0 => _ = table.decide(neighbour(number), &all[2..], all, Now::at(40_000)),
+            1 => (0..all[2].count).for_each(|_| _ = table.decide(neighbour(number), &all[2..], all, Now::at(40_000))),
+            _ => _ = table.decide(neighbour(number), &all[..1], all, Now::at(1_000)),
         }
     }
 }
@@ -350,11 +363,11 @@ fn body(table: Table<Stepped>, all: Vec<Limit>, mut random: Random, admitted: Ar
             let now = Now::at(50_000 + random.below(3));
             match random.below(6) {
                 0..3 => {
-                    let tally = table.admit(neighbour(100), &all[..2], &all, now);
+                    let tally = table.decide(neighbour(100), &all[..2], &all, now);
                     admitted.fetch_add(usize::from(tally.admitted), SeqCst);
                 }
                 3 => _ = table.sweep(0, 100, &all, now),
-                _ => _ = table.admit(neighbour(200 + random.below(8)), &all[random.below(3) as usize..], &all, now),
+                _ => _ = table.decide(neighbour(200 + random.below(8)), &all[random.below(3) as usize..], &all, now),
             }
         }
     })

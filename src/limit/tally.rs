@@ -5,7 +5,7 @@
 //! another's reservation that is about to be taken back is subject to the wider limit that refuses it, too. A worker
 //! killed between two words has counted one request of one client too many, until that window ends.
 
-use super::table::{Cell, Hash, LIMITS_MAX, Slot, Table};
+use super::table::{Cell, Hash, Slot, Table};
 use super::word::{Held, Limit, Now, less_one, owner, same_start, with_count};
 use std::cmp::Ordering;
 
@@ -21,17 +21,11 @@ pub struct Standing {
     pub reset_ms: u64,
 }
 
-/// The standings of a request's limits, in their order.
-pub type Standings = [Standing; LIMITS_MAX];
+/// Limits that one request may be measured by.
+pub const APPLIED_MAX: usize = 8;
 
-/// A decision of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tally {
-    /// True when the request was counted in every limit, false when in none.
-    pub admitted: bool,
-    /// One for each limit given, after the decision.
-    pub standings: Standings,
-}
+/// The standings of a request's limits, in their order.
+pub type Standings = [Standing; APPLIED_MAX];
 
 enum Commit {
     Counted,
@@ -41,28 +35,30 @@ enum Commit {
 }
 
 impl<C: Cell> Table<C> {
-    /// Admits one request if each of `limits` has room, and counts it in all of them. `limits` stand narrow before
-    /// wide; `all` are the limits that words may hold.
-    pub fn admit(&self, hash: Hash, limits: &[Limit], all: &[Limit], now: Now) -> Tally {
-        let mut tally = Tally { admitted: false, standings: Standings::default() };
+    /// Admits one request if each of `limits` has room, and counts it in all of them, else in none; true when admitted.
+    /// `limits` stand narrow before wide; `all` are the limits that words may hold. How the limits stand after that is
+    /// written to `standings`, in place: it is copied nowhere on a request's path.
+    #[inline]
+    pub fn admit(&self, hash: Hash, limits: &[Limit], all: &[Limit], now: Now, standings: &mut Standings) -> bool {
         for _ in 0..TRIES_MAX {
             let slot = self.find_or_claim(hash, all, now);
-            if self.look(slot, limits, now, &mut tally.standings) {
-                return tally;
+            if self.look(slot, limits, now, standings) {
+                return false;
             }
-            match self.commit(hash, slot, limits, now, &mut tally.standings) {
-                Commit::Counted => return Tally { admitted: true, ..tally },
+            match self.commit(hash, slot, limits, now, standings) {
+                Commit::Counted => return true,
                 Commit::Full => {
-                    self.look(slot, limits, now, &mut tally.standings);
-                    return tally;
+                    self.look(slot, limits, now, standings);
+                    return false;
                 }
                 Commit::Displaced => {}
             }
         }
-        tally
+        false
     }
 
     /// How `limits` stand, written to `standings`; true when one of them is full. Writes no word.
+    #[inline]
     pub fn look(&self, slot: Slot, limits: &[Limit], now: Now, standings: &mut Standings) -> bool {
         let mut full = false;
         for (limit, standing) in limits.iter().zip(standings) {
@@ -144,8 +140,8 @@ impl<C: Cell> Table<C> {
     }
 
     fn commit(&self, hash: Hash, slot: Slot, limits: &[Limit], now: Now, standings: &mut Standings) -> Commit {
-        let mut written = [0; LIMITS_MAX];
-        for (number, limit) in limits.iter().enumerate().take(LIMITS_MAX) {
+        let mut written = [0; APPLIED_MAX];
+        for (number, limit) in limits.iter().enumerate().take(APPLIED_MAX) {
             match self.count_one(slot, limit, now) {
                 Ok((word, standing)) => (written[number], standings[number]) = (word, standing),
                 Err(why) => {
