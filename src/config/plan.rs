@@ -13,7 +13,6 @@ use http_types::HeaderValue;
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::IsTerminal;
-use std::os::linux::net::SocketAddrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -321,8 +320,7 @@ fn abstract_path(name: &[u8]) -> PathBuf {
 
 /// The abstract name of a bound Unix socket.
 pub fn abstract_name(socket: &socket2::Socket) -> Option<Vec<u8>> {
-    let address = socket.local_addr().ok()?.as_unix()?;
-    address.as_abstract_name().map(<[u8]>::to_vec)
+    socket.local_addr().ok()?.as_abstract_namespace().map(<[u8]>::to_vec)
 }
 
 fn store(values: &mut Values<'_>) -> chat::store::Plan {

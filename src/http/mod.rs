@@ -192,8 +192,8 @@ impl App {
         }
     }
 
-    async fn converse(&self, body: Incoming, context: Context<'_>) -> Answer {
-        let bytes = self.read(body, &context).await?;
+    async fn converse(&self, body: Incoming, mut context: Context<'_>) -> Answer {
+        let bytes = self.read(body, &mut context).await?;
         let ask = Ask::parse(&bytes)?;
         let streamed = ask.stream;
         let mut turn = self.chat.open(ask, principal(&context), self.call(&context)).await?;
@@ -226,15 +226,17 @@ impl App {
         Ok(self.ok(Base::Api, &context, body.to_string().into()))
     }
 
-    async fn set_mode(&self, body: Incoming, context: Context<'_>) -> Answer {
-        let change = ModeChange::parse(&self.read(body, &context).await?)?;
+    async fn set_mode(&self, body: Incoming, mut context: Context<'_>) -> Answer {
+        let change = ModeChange::parse(&self.read(body, &mut context).await?)?;
         self.chat.set_mode(&change, principal(&context)).await?;
         let body = json!({"success": true, "session_id": change.session_id, "context_mode": change.mode});
         Ok(self.ok(Base::Api, &context, body.to_string().into()))
     }
 
-    async fn read(&self, body: Incoming, context: &Context<'_>) -> Result<Bytes, Fault> {
-        self.intake.json(context.headers, body, context.ledger).await
+    async fn read(&self, body: Incoming, context: &mut Context<'_>) -> Result<Bytes, Fault> {
+        let bytes = self.intake.json(context.headers, body, context.ledger).await?;
+        context.access.bytes_in = bytes.len() as u64;
+        Ok(bytes)
     }
 
     async fn ready(&self, context: &Context<'_>) -> Response<Body> {

@@ -134,7 +134,7 @@ impl Master {
     fn greet(&self) {
         let Some(plan) = self.plans.get(&0) else { return };
         for listener in &self.launcher.listeners {
-            tracing::info!(address = %listener.address(), pid = self.launcher.master, version = env!("CARGO_PKG_VERSION"), "listening");
+            tracing::info!(address = %listener.address(), version = env!("CARGO_PKG_VERSION"), "listening");
         }
         plan.warnings.iter().for_each(Notice::log);
         if process::is_root() && plan.identity.is_none() {

@@ -114,16 +114,16 @@ impl Report {
         match self {
             Report::Phase { from, to } => info!(%from, %to, "phase"),
             Report::Ready { kind, pid, slot, after } => {
-                info!(pid, slot, after_ms = millis(*after), "{} ready", kind.as_str());
+                info!(child_pid = pid, slot, after_ms = millis(*after), "{} ready", kind.as_str());
             }
             Report::Serving { workers } => info!(workers, "serving"),
             Report::Ended { child, how, age, expected } => ended(child, *how, *age, *expected),
-            Report::Stranger { pid, how } => info!(pid, how = %how, "reaped a process that is not ours"),
+            Report::Stranger { pid, how } => info!(child_pid = pid, how = %how, "reaped a process that is not ours"),
             Report::ForkFailed { kind, reason } => {
                 error!(kind = kind.as_str(), %reason, "fork failed; trying again in 1 s")
             }
             Report::Hung { pid, slot, silence } => {
-                error!(pid, slot, silence_ms = millis(*silence), "worker hung: killing it");
+                error!(child_pid = pid, slot, silence_ms = millis(*silence), "worker hung: killing it");
             }
             Report::NoWorker { reason } => error!(%reason, "no worker could boot: giving up"),
             Report::StoreRefused { reason } => error!(%reason, "the session store cannot be used"),
@@ -145,8 +145,8 @@ fn ended(child: &Child, how: How, age: Duration, expected: bool) {
     });
     let reason = child.failed.as_deref().unwrap_or("");
     match expected {
-        true => info!(pid, slot, age_ms, %how, why, reason, "{kind} ended"),
-        false => warn!(pid, slot, age_ms, %how, why, reason, "{kind} died"),
+        true => info!(child_pid = pid, slot, age_ms, %how, why, reason, "{kind} ended"),
+        false => warn!(child_pid = pid, slot, age_ms, %how, why, reason, "{kind} died"),
     }
 }
 
