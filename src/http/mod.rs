@@ -29,6 +29,7 @@ use crate::chat::upstream::Call;
 use crate::chat::{Chat, Delta};
 use crate::limit::{Endpoint, Identity, Limiter, Outcome, Peer, Trusted, Verdict};
 use crate::log::{self, Security};
+use crate::sys::clock;
 use access::Access;
 use body::{Body, Intake};
 use bytes::Bytes;
@@ -171,22 +172,27 @@ impl App {
     ) -> Answer {
         let found = route::find(&head.method, head.uri.path());
         if let (Some(limiter), Some(endpoint)) = (&self.limiter, limited(found, head.uri.path())) {
-            let made = limiter.check(&limiter.client(Identity::Peer(context.client)), endpoint).await;
+            let client = limiter.client(Identity::Peer(context.client));
+            let made = match limiter.check_now(&client, endpoint, clock::monotonic_ms()) {
+                Some(made) => made,
+                None => Box::pin(limiter.check(&client, endpoint)).await,
+            };
             context.access.verdict = word(made.outcome);
             admit(verdict.insert(made), context.client)?;
         }
+        // hyper moves this future for every request, so what is large and rare has a place of its own.
         match found {
             Ok(Route::Health) => Ok(self.ok(Base::Api, &context, status::health(&self.chat))),
             Ok(Route::Live) => Ok(self.ok(Base::Plain, &context, Bytes::from_static(br#"{"status":"alive"}"#))),
-            Ok(Route::Ready) => Ok(self.ready(&context).await),
+            Ok(Route::Ready) => Ok(Box::pin(self.ready(&context)).await),
             Ok(Route::Root) => {
                 Ok(self.ok(Base::Plain, &context, status::root(&self.chat, &self.plan, self.limiter.is_some())))
             }
             Ok(Route::Preflight) => Ok(self.preflight(&context)),
-            Ok(Route::Chat) => self.converse(body, context).await,
-            Ok(Route::Initialize) => self.initialize(context).await,
-            Ok(Route::ModeGet) => self.mode(head.uri.query(), context).await,
-            Ok(Route::ModeSet) => self.set_mode(body, context).await,
+            Ok(Route::Chat) => Box::pin(self.converse(body, context)).await,
+            Ok(Route::Initialize) => Box::pin(self.initialize(context)).await,
+            Ok(Route::ModeGet) => Box::pin(self.mode(head.uri.query(), context)).await,
+            Ok(Route::ModeSet) => Box::pin(self.set_mode(body, context)).await,
             Err(Miss::Path) => Err(Fault::not_found()),
             Err(Miss::Method(allow)) => Err(Fault::method_not_allowed(allow)),
         }
