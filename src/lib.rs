@@ -9,6 +9,7 @@
 
 pub mod board;
 pub mod chat;
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod http;
@@ -19,7 +20,7 @@ pub mod master;
 pub mod sys;
 pub mod worker;
 
-use config::cli::{self, Wish};
+use config::args::{self, Wish};
 use config::problem::Problems;
 use config::{Plan, Sources, settings};
 use listener::Listener;
@@ -34,7 +35,7 @@ const EXIT_CONFIG: u8 = 78;
 /// The program: reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let environment = sys::env::read();
-    let (wish, flags) = match cli::parse(std::env::args_os()) {
+    let (wish, flags) = match args::parse(std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(usage) => {
             let _ = usage.print();
@@ -48,6 +49,8 @@ pub fn main() -> ExitCode {
         Wish::Check => check(&sources),
         Wish::Config => show(&sources),
         Wish::Migrate => migrate(&sources),
+        Wish::Healthcheck => healthcheck(&sources),
+        Wish::Redact => redact(&sources),
         Wish::Engine => run_engine(),
     }
 }
@@ -92,6 +95,23 @@ fn show(sources: &Sources) -> ExitCode {
     print!("{}", config::table(&raw));
     eprint!("{problems}");
     if problems.errors().is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
+}
+
+fn healthcheck(sources: &Sources) -> ExitCode {
+    match sources.addresses().first().map(cli::healthcheck) {
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(reason)) => failed(reason, 1),
+        None => failed("nothing is bound", 1),
+    }
+}
+
+fn redact(sources: &Sources) -> ExitCode {
+    let redactor = log::redact::Redactor::new(&sources.secret_patterns());
+    let filtered = redactor.and_then(|redactor| {
+        log::redact::filter(&redactor, std::io::stdin().lock(), std::io::stdout().lock())
+            .map_err(|error| error.to_string())
+    });
+    filtered.map_or_else(|reason| failed(reason, 1), |()| ExitCode::SUCCESS)
 }
 
 fn migrate(sources: &Sources) -> ExitCode {

@@ -7,7 +7,7 @@
 //! The table in [`settings`] is the only list of settings: flags, variables, keys, defaults and `--help` come from it.
 //! Rooms below get plain structures and never see a text that an operator wrote.
 
-pub mod cli;
+pub mod args;
 mod dotenv;
 pub mod plan;
 pub mod problem;
@@ -20,9 +20,11 @@ mod values;
 pub use plan::Plan;
 pub use show::table;
 
+use crate::listener::Address;
 use problem::Problems;
 use raw::{Environment, Flags, Raw};
 use std::ffi::OsString;
+use values::Values;
 
 /// Everything that a load needs, kept so that a reload can read the files again.
 #[derive(Clone)]
@@ -42,6 +44,20 @@ impl Sources {
         let raw = self.raw(&mut problems);
         let plan = plan::resolve(&raw, &self.engine_socket, &self.environment, &mut problems);
         (plan, problems)
+    }
+
+    /// Where the server listens; for commands that need nothing else of the plan.
+    pub fn addresses(&self) -> Vec<Address> {
+        let mut problems = Problems::default();
+        let raw = self.raw(&mut problems);
+        plan::addresses(&mut Values { raw: &raw, problems: &mut problems })
+    }
+
+    /// The operator's own patterns of secrets.
+    pub fn secret_patterns(&self) -> Vec<String> {
+        let mut problems = Problems::default();
+        let raw = self.raw(&mut problems);
+        Values { raw: &raw, problems: &mut problems }.texts("log_redact")
     }
 
     /// What is written, without a meaning yet.

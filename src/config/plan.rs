@@ -397,7 +397,8 @@ fn identity(values: &mut Values<'_>) -> Option<process::Identity> {
     }
 }
 
-fn addresses(values: &mut Values<'_>) -> Vec<Address> {
+/// Where to listen.
+pub fn addresses(values: &mut Values<'_>) -> Vec<Address> {
     let port = values.optional_count("port");
     let texts = match (values.is_set("bind"), port) {
         (false, Some(port)) => vec![format!("0.0.0.0:{port}")],

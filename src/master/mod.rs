@@ -10,6 +10,7 @@
 
 mod inbox;
 mod launch;
+mod notify;
 mod report;
 mod roll;
 mod roster;
@@ -27,6 +28,8 @@ use crate::sys::process::{self, Identity};
 use crate::worker::{self, link};
 use inbox::Inbox;
 use launch::Launcher;
+use notify::Notify;
+use report::Report;
 use socket2::Socket;
 use state::{Action, Event, Phase, State};
 use std::collections::{BTreeMap, VecDeque};
@@ -86,6 +89,7 @@ pub struct Master {
     plans: BTreeMap<u32, Plan>,
     newest: u32,
     load: Load,
+    notify: Notify,
     next_scan: Duration,
 }
 
@@ -109,8 +113,9 @@ pub fn run(
     let launcher = Launcher { board, limits, listeners, pipes, log_link: None, engine_socket, master };
     let state = State::new(plan.shape.clone());
     let inbox = Inbox::open()?;
+    let notify = Notify::from_environment(&plan.environment);
     let plans = BTreeMap::from([(0, plan)]);
-    Master { launcher, inbox, state, plans, newest: 0, load, next_scan: Duration::ZERO }.run()
+    Master { launcher, inbox, state, plans, newest: 0, load, notify, next_scan: Duration::ZERO }.run()
 }
 
 impl Master {
@@ -177,7 +182,10 @@ impl Master {
                     let _ = log::pipe::retire(link);
                 }
             }
-            Action::Report(report) => report.log(),
+            Action::Report(report) => {
+                report.log();
+                self.tell_systemd(&report);
+            }
             Action::Finish(_) => {}
         }
         None
@@ -228,6 +236,17 @@ impl Master {
         self.plans.remove(&generation);
     }
 
+    fn tell_systemd(&self, report: &Report) {
+        match report {
+            Report::Serving { workers } => self.notify.ready(&format!("{workers} workers serve")),
+            Report::Reloaded { workers, .. } => self.notify.ready(&format!("reloaded; {workers} workers serve")),
+            Report::ReloadRefused { .. } => self.notify.ready("reload refused; everything stays as it was"),
+            Report::Phase { to: Phase::Reloading, .. } => self.notify.reloading(),
+            Report::Phase { to: Phase::Stopping, .. } => self.notify.stopping(self.state.stop_limit()),
+            _ => {}
+        }
+    }
+
     /// Workers whose loops have been silent for too long, once a second.
     fn scan(&mut self) -> Vec<Event> {
         let now = clock::monotonic();
@@ -236,6 +255,7 @@ impl Master {
             return Vec::new();
         }
         self.next_scan = now + SCAN;
+        self.notify.alive(now);
         let now_ms = now.as_millis() as u64;
         let limit = self.state.hang_timeout();
         let silence = |slot: usize| {

@@ -17,6 +17,10 @@ pub enum Wish {
     Config,
     /// Bring the session store's schema up to date.
     Migrate,
+    /// Ask the running server whether it lives.
+    Healthcheck,
+    /// Filter stdin through the log redactor.
+    Redact,
     /// The model's process; the master starts it.
     Engine,
 }
@@ -39,6 +43,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Wish, Flags), 
         Some(("check", inner)) => (Wish::Check, inner.clone()),
         Some(("config", inner)) => (Wish::Config, inner.clone()),
         Some(("migrate", inner)) => (Wish::Migrate, inner.clone()),
+        Some(("healthcheck", inner)) => (Wish::Healthcheck, inner.clone()),
+        Some(("redact", inner)) => (Wish::Redact, inner.clone()),
         Some(("engine", inner)) => (Wish::Engine, inner.clone()),
         Some((_, inner)) => (Wish::Serve, inner.clone()),
         None => (Wish::Serve, matches),
@@ -51,6 +57,8 @@ fn command() -> Command {
     let check = with_settings(Command::new("check").about("Load and validate the configuration; exit 0 or 78"));
     let config = with_settings(Command::new("config").about("Print each setting, its value and where it came from"));
     let migrate = with_settings(Command::new("migrate").about("Bring the session store's schema up to date"));
+    let health = with_settings(Command::new("healthcheck").about("Ask the running server's /healthz; exit 0 or 1"));
+    let redact = with_settings(Command::new("redact").about("Filter stdin through the log redactor"));
     let engine = Command::new("engine").about("The model's process; the master starts it").hide(true);
     with_settings(Command::new("chatcorn"))
         .about("A supervised, rate-limited, securely logged chat API, with the model included")
@@ -58,7 +66,7 @@ fn command() -> Command {
         .after_help(AFTER)
         .args_conflicts_with_subcommands(true)
         .max_term_width(120)
-        .subcommands([serve, check, config, migrate, engine])
+        .subcommands([serve, check, config, migrate, health, redact, engine])
 }
 
 fn with_settings(command: Command) -> Command {

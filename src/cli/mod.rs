@@ -1,0 +1,48 @@
+//! Commands for the operator that talk to a running server or filter text; beside `config` at the top of the ladder.
+
+use crate::listener::Address;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// A server that does not answer by then is not alive.
+const LIMIT: Duration = Duration::from_secs(3);
+/// The status line and more.
+const ANSWER_BYTES_MAX: u64 = 512;
+
+/// `chatcorn healthcheck`: asks `/healthz` at the first address that the configuration binds.
+///
+/// # Errors
+/// A sentence: nobody listens, no answer in time, another status than 200.
+pub fn healthcheck(address: &Address) -> Result<(), String> {
+    let told = |error: io::Error| format!("{address} does not answer: {error}");
+    let status = match address {
+        Address::Tcp(tcp) => {
+            let stream = TcpStream::connect_timeout(&reachable(*tcp), LIMIT).map_err(told)?;
+            stream.set_read_timeout(Some(LIMIT)).and_then(|()| ask(stream)).map_err(told)?
+        }
+        Address::Unix(path) => {
+            let stream = UnixStream::connect(path).map_err(told)?;
+            stream.set_read_timeout(Some(LIMIT)).and_then(|()| ask(stream)).map_err(told)?
+        }
+    };
+    if status.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(format!("{address} answered {status}")) }
+}
+
+/// A wildcard address is asked at its loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn ask(mut stream: impl Read + Write) -> io::Result<String> {
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).lines().next().unwrap_or("nothing").to_owned())
+}
