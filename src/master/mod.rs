@@ -15,6 +15,8 @@ mod report;
 mod roll;
 mod roster;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use state::{EXIT_FAILURE, EXIT_NO_WORKER, Shape};
 
