@@ -1,5 +1,6 @@
 //! One line for each request, whatever becomes of it: a guard that is opened at the top and ends with the body.
 
+use super::ids::Id;
 use super::strict::Ledger;
 use crate::board::Lane;
 use crate::log::access;
@@ -21,7 +22,7 @@ pub struct Access {
     method: Method,
     uri: Uri,
     version: Version,
-    id: HeaderValue,
+    id: Id,
     user_agent: Option<HeaderValue>,
     client: Option<IpAddr>,
     ledger: Arc<Ledger>,
@@ -42,7 +43,7 @@ impl Access {
         slot: usize,
         client: Option<IpAddr>,
         ledger: Arc<Ledger>,
-        id: HeaderValue,
+        id: Id,
         request: &http::Request<B>,
     ) -> Box<Access> {
         let began = Instant::now();
@@ -75,7 +76,7 @@ impl Access {
     }
 
     /// The request's id.
-    pub fn id(&self) -> &HeaderValue {
+    pub fn id(&self) -> &Id {
         &self.id
     }
 
@@ -99,7 +100,7 @@ impl Drop for Access {
         self.ledger.answered();
         let duration = self.began.elapsed();
         access::emit(&access::Record {
-            request_id: self.id.to_str().unwrap_or(""),
+            request_id: self.id.text(),
             client: self.client,
             method: self.method.as_str(),
             path: self.uri.path(),

@@ -79,6 +79,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(app: Arc<App>, peer
     // An error here is the peer's doing (it left, or sent what is no HTTP) and has its access line where there was
     // a request.
     tokio::select! {
+        biased;
         _ = connection.as_mut() => return,
         () = app.leaving.until_shut() => {}
     }

@@ -2,11 +2,10 @@
 
 use super::body::Body;
 use super::fault::Fault;
-use super::text;
+use super::ids::Id;
 use crate::chat::error::Error;
 use crate::chat::{Delta, Turn};
 use bytes::Bytes;
-use http::HeaderValue;
 use serde::Serialize;
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
@@ -16,10 +15,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Starts the pump; what it sends is the body. A reader that is slower than `until` allows is given up.
-pub fn start(turn: Turn, id: HeaderValue, until: Instant) -> Body {
+pub fn start(turn: Turn, id: Id, until: Instant) -> Body {
     let (sender, body) = Body::stream();
     tokio::spawn(async move {
-        let pumping = pump(turn, &sender, text(&id));
+        let pumping = pump(turn, &sender, id.text());
         // Either limit drops the turn, which cancels the upstream's call and stores what there is.
         let _ = timeout_at(until + KEEP_ALIVE, pumping).await;
     });

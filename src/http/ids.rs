@@ -4,6 +4,33 @@ use super::headers::{REQUEST_ID, is_request_id};
 use http::{HeaderMap, HeaderValue};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// A request's id; one that the server made needs no memory of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Id {
+    /// The caller's.
+    Given(HeaderValue),
+    /// Ours.
+    Made([u8; 16]),
+}
+
+impl Id {
+    /// As a header.
+    pub fn header(&self) -> HeaderValue {
+        match self {
+            Id::Given(value) => value.clone(),
+            Id::Made(digits) => HeaderValue::from_bytes(digits).unwrap_or(HeaderValue::from_static("0")),
+        }
+    }
+
+    /// As text; both kinds are plain ASCII.
+    pub fn text(&self) -> &str {
+        match self {
+            Id::Given(value) => value.to_str().unwrap_or(""),
+            Id::Made(digits) => std::str::from_utf8(digits).unwrap_or(""),
+        }
+    }
+}
+
 /// Makes ids for one runtime thread. Seeded by the kernel after the fork, so that no two workers make the same.
 /// An id names a request; it guards nothing.
 pub struct Ids {
@@ -21,18 +48,17 @@ impl Ids {
     }
 
     /// The id of a request with these headers.
-    pub fn of(&self, headers: &HeaderMap) -> HeaderValue {
+    pub fn of(&self, headers: &HeaderMap) -> Id {
         match headers.get(REQUEST_ID) {
-            Some(given) if is_request_id(given.as_bytes()) => given.clone(),
-            _ => self.fresh(),
+            Some(given) if is_request_id(given.as_bytes()) => Id::Given(given.clone()),
+            _ => Id::Made(self.fresh()),
         }
     }
 
-    fn fresh(&self) -> HeaderValue {
+    fn fresh(&self) -> [u8; 16] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let number = mixed(self.next.fetch_add(1, Relaxed));
-        let digits: [u8; 16] = std::array::from_fn(|at| DIGITS[(number >> (60 - 4 * at)) as usize & 15]);
-        HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("0"))
+        std::array::from_fn(|at| DIGITS[(number >> (60 - 4 * at)) as usize & 15])
     }
 }
 
@@ -53,12 +79,12 @@ mod tests {
     fn ids_are_fresh_or_the_callers() {
         let ids = Ids::new().unwrap();
         let mut headers = HeaderMap::new();
-        let fresh: HashSet<HeaderValue> = (0..1000).map(|_| ids.of(&headers)).collect();
+        let fresh: HashSet<Id> = (0..1000).map(|_| ids.of(&headers)).collect();
         assert_eq!(fresh.len(), 1000);
-        assert!(fresh.iter().all(|id| id.len() == 16 && is_request_id(id.as_bytes())));
+        assert!(fresh.iter().all(|id| id.text().len() == 16 && is_request_id(id.header().as_bytes())));
         headers.insert(REQUEST_ID, HeaderValue::from_static("mine-1"));
-        assert_eq!(ids.of(&headers), "mine-1");
+        assert_eq!(ids.of(&headers).text(), "mine-1");
         headers.insert(REQUEST_ID, HeaderValue::from_static("not mine"));
-        assert_ne!(ids.of(&headers), "not mine");
+        assert_ne!(ids.of(&headers).text(), "not mine");
     }
 }

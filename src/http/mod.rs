@@ -16,7 +16,7 @@ mod events;
 pub mod fault;
 pub mod head;
 pub mod headers;
-mod ids;
+pub mod ids;
 pub mod leaving;
 pub mod route;
 mod status;
@@ -155,7 +155,7 @@ impl App {
         if let Some(verdict) = &verdict {
             verdict.headers(headers);
         }
-        headers.insert(REQUEST_ID, access.id().clone());
+        headers.insert(REQUEST_ID, access.id().header());
         if self.leaving.closing() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -208,7 +208,7 @@ impl App {
             let until = self.deadline(&context);
             return Ok(with(StatusCode::OK, headers, events::start(turn, context.access.id().clone(), until)));
         }
-        let id = text(context.access.id()).to_owned();
+        let id = context.access.id().text().to_owned();
         loop {
             if let Delta::Done(reply) = turn.next(&id).await? {
                 let json = serde_json::to_vec(&reply).map_err(|error| internal().inside(error))?;
@@ -269,7 +269,7 @@ impl App {
 
     /// The one place where a failure becomes a response.
     fn refuse(&self, fault: &Fault, head: &http::request::Parts, client: Peer, access: &Access) -> Response<Body> {
-        let id = text(access.id());
+        let id = access.id().text();
         events::log_fault(fault, id);
         suspicious(fault, client, id);
         let path = head.uri.path();
@@ -301,7 +301,7 @@ impl App {
 
     fn call(&self, context: &Context<'_>) -> Call {
         Call {
-            request_id: context.access.id().clone(),
+            request_id: context.access.id().header(),
             traceparent: context.headers.get("traceparent").cloned(),
             deadline: self.deadline(context),
         }
@@ -378,11 +378,6 @@ fn with(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
-}
-
-/// Ids are plain ASCII, checked where they come from.
-fn text(id: &HeaderValue) -> &str {
-    id.to_str().unwrap_or("")
 }
 
 fn internal() -> Fault {
