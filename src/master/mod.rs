@@ -14,6 +14,7 @@ mod notify;
 mod report;
 mod roll;
 mod roster;
+mod settle;
 mod state;
 #[cfg(test)]
 mod tests;
