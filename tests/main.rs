@@ -1,0 +1,18 @@
+//! Chatcorn from outside: each test starts the real program in a place of its own and does what somebody does.
+//!
+//! No test sleeps: each waits for a line of the log, an answer, an end, always with a limit. `support` holds the server,
+//! a client without retries and an upstream that does as it is told.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod balance;
+mod chat;
+mod configuration;
+mod errors;
+mod limits;
+mod logs;
+#[cfg(feature = "engine")]
+mod model;
+mod reload;
+mod supervision;
+mod support;

@@ -1,0 +1,84 @@
+//! Somebody sends HUP at noon, and nobody notices.
+
+use crate::support::{Connection, Server, Upstream, Way, post};
+use nix::sys::signal::Signal;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+#[test]
+fn reloads_under_load_lose_nothing() {
+    let server = Server::start(&[]);
+    let (stop, served) = (AtomicBool::new(false), AtomicU32::new(0));
+    let address = server.address.as_str();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| keep_asking(address, &stop, &served));
+        }
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                assert_eq!(Connection::open(address).get("/api/health").unwrap().status, 200);
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for _ in 0..4 {
+            server.signal(Signal::SIGHUP);
+            server.expect("reloaded");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(served.load(Ordering::Relaxed) > 100);
+}
+
+/// A kept connection without a retry: a new one only after the server has said that it closes.
+fn keep_asking(address: &str, stop: &AtomicBool, served: &AtomicU32) {
+    let mut connection = Connection::open(address);
+    while !stop.load(Ordering::Relaxed) {
+        let answer = connection.get("/api/health").expect("a kept connection was closed without a word");
+        assert_eq!(answer.status, 200);
+        served.fetch_add(1, Ordering::Relaxed);
+        if answer.header("connection") == Some("close") {
+            connection = Connection::open(address);
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_held_stream_outlives_a_reload() {
+    let upstream = Upstream::start(Way::Held);
+    let server = Server::start(&[("CHAT_UPSTREAM", &upstream.url)]);
+    let mut connection = server.connect();
+    connection.send(post("/api/chat", r#"{"message":"x","stream":true}"#)).unwrap();
+    connection.head().unwrap();
+    connection.event_line().unwrap();
+    server.signal(Signal::SIGHUP);
+    server.expect("reloaded");
+    upstream.release();
+    assert!(connection.event_line().unwrap().contains("two "));
+}
+
+#[test]
+fn reload_with_bad_config_keeps_serving() {
+    let server = Server::start_with(&[], &[("chatcorn.toml", "keep_alive = 70\n")]);
+    let before = server.children("worker");
+    std::fs::write(server.home.join("chatcorn.toml"), "keep_alive = 70\nwokers = 2\n").unwrap();
+    server.signal(Signal::SIGHUP);
+    let refused = server.expect("reload refused: everything stays as it was");
+    let reason = refused["reason"].as_str().unwrap();
+    assert!(reason.contains("chatcorn.toml:2") && reason.contains("\"workers\""), "{reason}");
+    assert_eq!(server.children("worker"), before);
+    std::fs::write(server.home.join("chatcorn.toml"), "workers = 2\n").unwrap();
+    server.signal(Signal::SIGHUP);
+    assert_eq!(server.expect("reloaded")["workers"], 2);
+    assert_eq!(server.connect().get("/healthz").unwrap().status, 200);
+}
+
+#[test]
+fn ttin_and_ttou_change_the_number_of_workers() {
+    let server = Server::start(&[]);
+    server.signal(Signal::SIGTTIN);
+    server.expect("worker ready");
+    assert_eq!(server.children("worker").len(), 5);
+    server.signal(Signal::SIGTTOU);
+    server.expect("worker ended");
+    assert_eq!(server.children("worker").len(), 4);
+}

@@ -1,0 +1,23 @@
+//! What every test needs.
+
+mod client;
+mod server;
+mod upstream;
+
+pub use client::{Answer, Connection, post};
+pub use server::{Server, lives, run};
+pub use upstream::{Upstream, Way};
+
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` holds; the looks are a few milliseconds apart.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !condition() {
+        assert!(Instant::now() < end, "waited in vain for: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,180 @@
+//! The program under test, and its log as events.
+
+use super::{Connection, LIMIT, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+static PLACES: AtomicU32 = AtomicU32::new(0);
+
+/// A running server; its whole tree ends with it, and its directory goes.
+pub struct Server {
+    child: Child,
+    lines: Receiver<String>,
+    /// Everything that it said on stderr and stdout.
+    pub said: Arc<Mutex<String>>,
+    /// Its directory: settings, logs, sessions.
+    pub home: PathBuf,
+    /// `127.0.0.1:port`
+    pub address: String,
+}
+
+fn program(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chatcorn"));
+    command.current_dir(home).env_clear().env("PATH", "/usr/bin:/bin");
+    command.env("LOG_DIR", home.join("logs")).env("DATABASE_URL", format!("sqlite:{}", home.join("c.db").display()));
+    command.env("BIND", "127.0.0.1:0").env("LOG_FORMAT", "json").env("LOG_CLIENT", "full");
+    command
+}
+
+fn place() -> PathBuf {
+    let number = PLACES.fetch_add(1, Ordering::Relaxed);
+    let home = std::env::temp_dir().join(format!("chatcorn-test-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&home).unwrap();
+    home
+}
+
+/// Runs the program to its end, with these variables and arguments; nothing is left behind.
+pub fn run(arguments: &[&str], variables: &[(&str, &str)], files: &[(&str, &str)]) -> Output {
+    let home = place();
+    for (name, text) in files {
+        std::fs::write(home.join(name), text).unwrap();
+    }
+    let mut command = program(&home);
+    let output = command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null()).output().unwrap();
+    std::fs::remove_dir_all(home).unwrap();
+    output
+}
+
+impl Server {
+    /// Starts with limits off and waits until all workers serve.
+    pub fn start(variables: &[(&str, &str)]) -> Server {
+        let off = [("RATE_LIMIT_ENABLED", "false")];
+        Server::start_with(&[&off, variables].concat(), &[])
+    }
+
+    /// Starts with these variables and files, and waits until all workers serve.
+    pub fn start_with(variables: &[(&str, &str)], files: &[(&str, &str)]) -> Server {
+        let mut server = Server::spawn(variables, files);
+        let listening = server.expect("listening");
+        server.address = listening["address"].as_str().unwrap().trim_start_matches("http://").to_owned();
+        server.expect("serving");
+        server
+    }
+
+    /// Starts and waits for nothing.
+    pub fn spawn(variables: &[(&str, &str)], files: &[(&str, &str)]) -> Server {
+        let home = place();
+        for (name, text) in files {
+            std::fs::write(home.join(name), text).unwrap();
+        }
+        let mut command = program(&home);
+        command.env("CHAT_UPSTREAM", "http://127.0.0.1:9").envs(variables.iter().copied());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let (sender, lines) = channel();
+        let streams: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        for stream in streams {
+            let (sender, said) = (sender.clone(), said.clone());
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    said.lock().unwrap().push_str(&format!("{line}\n"));
+                    let _ = sender.send(line);
+                }
+            });
+        }
+        Server { child, lines, said, home, address: String::new() }
+    }
+
+    /// Waits for a line with this message.
+    pub fn expect(&self, message: &str) -> Value {
+        self.expect_that(message, |event| event["message"] == message)
+    }
+
+    /// Waits for a line of which this is true.
+    pub fn expect_that(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let end = Instant::now() + LIMIT;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("no line {what:?} in:\n{}", self.said.lock().unwrap());
+            };
+            if let Ok(event) = serde_json::from_str::<Value>(&line)
+                && is(&event)
+            {
+                return event;
+            }
+        }
+    }
+
+    /// The master.
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Sends the master a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Children by name: `worker`, `chatcorn log`, `chatcorn engine`.
+    pub fn children(&self, name: &str) -> Vec<i32> {
+        let path = format!("/proc/{0}/task/{0}/children", self.pid());
+        let pids = std::fs::read_to_string(path).unwrap_or_default();
+        let pids = pids.split_whitespace().filter_map(|pid| pid.parse().ok());
+        pids.filter(|pid: &i32| comm(*pid).starts_with(name)).collect()
+    }
+
+    /// A new connection to it.
+    pub fn connect(&self) -> Connection {
+        Connection::open(&self.address)
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("the end of the server", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// What it said so far.
+    pub fn text(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+}
+
+fn comm(pid: i32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default()
+}
+
+/// True while a process lives (a zombie does not).
+pub fn lives(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim().starts_with('Z'))
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let pids: Vec<i32> = ["worker", "chatcorn", "migration"].iter().flat_map(|name| self.children(name)).collect();
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        let end = Instant::now() + Duration::from_secs(5);
+        while pids.iter().any(|pid| lives(*pid)) && Instant::now() < end {
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+        let _ = std::fs::remove_dir_all(&self.home);
+    }
+}
