@@ -35,10 +35,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
-/// A loop turns at least so often, to beat.
-const BEAT: Duration = Duration::from_secs(1);
+/// A loop turns at least so often, to beat and to look at its connections: a client that left is noticed by then.
+const BEAT: Duration = Duration::from_millis(500);
+/// How often the worker looks after what its lanes share.
+const TEND: Duration = Duration::from_secs(1);
 /// Old sessions are looked for once an hour, and soon after a start.
-const PURGE_EVERY_BEATS: u64 = 3600;
+const PURGE_EVERY_TICKS: u64 = 3600;
 /// Threads for name lookups; they end when they are idle.
 const BLOCKING_THREADS_MAX: usize = 2;
 
@@ -215,21 +217,24 @@ async fn lane(
         tokio::spawn(tend(app.clone()));
     }
     let mut beat = tokio::time::interval(BEAT);
-    loop {
+    for number in 0u64.. {
         beat.tick().await;
         own.turn(clock::monotonic_ms());
-        own.melt_handicap();
         app.sweep();
+        if number % 2 == 1 {
+            own.melt_handicap();
+        }
     }
+    Ok(())
 }
 
 /// What one lane does for all: looks at the upstream when nobody has for a while, and deletes old sessions.
 async fn tend(app: Arc<App>) {
-    let mut ticks = tokio::time::interval(BEAT);
+    let mut ticks = tokio::time::interval(TEND);
     for tick in 0u64.. {
         ticks.tick().await;
         app.chat().look().await;
-        if tick % PURGE_EVERY_BEATS == 0
+        if tick % PURGE_EVERY_TICKS == 0
             && let Err(error) = app.chat().purge().await
         {
             tracing::warn!(%error, "old sessions were not deleted");
