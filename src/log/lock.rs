@@ -15,7 +15,7 @@ const WAIT_MS_MAX: u32 = 10_000;
 const STEP_MS: u8 = 10;
 
 /// Held until it is dropped or the process is gone.
-pub(super) struct Lock(#[allow(dead_code)] Flock<File>);
+pub(super) type Lock = Flock<File>;
 
 /// Takes the directory's lock. A stranger who holds it keeps the directory: then there is none for us, and a sentence.
 pub(super) fn take(dir: Option<PathBuf>) -> (Option<Lock>, Option<PathBuf>, Option<String>) {
@@ -24,7 +24,7 @@ pub(super) fn take(dir: Option<PathBuf>) -> (Option<Lock>, Option<PathBuf>, Opti
     // A directory that cannot be used now is tried again by its file's own retries.
     let Ok(opened) = opened else { return (None, Some(dir), None) };
     match acquire(opened.file) {
-        Ok(lock) => (Some(Lock(lock)), Some(dir), None),
+        Ok(lock) => (Some(lock), Some(dir), None),
         Err(holder) => {
             let text = format!(
                 "{} is in use by another chatcorn (master {holder}); give each its own LOG_DIR; logging to stderr alone",
