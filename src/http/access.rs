@@ -8,7 +8,7 @@ use crate::sys::clock;
 use http::{HeaderValue, Method, Uri, Version};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The status of a request whose client left before there was an answer (nginx's habit).
 pub const CLIENT_LEFT: u16 = 499;
@@ -17,8 +17,11 @@ pub const CLIENT_LEFT: u16 = 499;
 pub struct Access {
     lane: Lane,
     slot: usize,
-    began: Instant,
+    /// Monotonic.
+    began: Duration,
     first_byte: Option<Duration>,
+    /// Known when the whole body went out at once.
+    whole: Option<Duration>,
     method: Method,
     uri: Uri,
     version: Version,
@@ -33,7 +36,6 @@ pub struct Access {
     /// What the rate limiter said.
     pub verdict: &'static str,
     bytes_out: u64,
-    complete: bool,
 }
 
 impl Access {
@@ -46,15 +48,17 @@ impl Access {
         id: Id,
         request: &http::Request<B>,
     ) -> Box<Access> {
-        let began = Instant::now();
+        // One look at the clock for three purposes: under full load a loop never rests, so it shows with every request
+        // that it turns.
+        let now = clock::monotonic();
         lane.request_begun();
-        // Under full load a loop never rests, so it shows that it turns with every request.
-        lane.turn(clock::monotonic_ms());
+        lane.turn(now.as_millis() as u64);
         Box::new(Access {
             lane,
             slot,
-            began,
+            began: now,
             first_byte: None,
+            whole: None,
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
@@ -66,13 +70,12 @@ impl Access {
             bytes_in: 0,
             verdict: "-",
             bytes_out: 0,
-            complete: false,
         })
     }
 
-    /// When the request began.
-    pub fn began(&self) -> Instant {
-        self.began
+    /// How long ago the request began.
+    pub fn elapsed(&self) -> Duration {
+        clock::monotonic().saturating_sub(self.began)
     }
 
     /// The request's id.
@@ -83,14 +86,15 @@ impl Access {
     /// Bytes of the response's body went out.
     pub fn sent(&mut self, bytes: usize) {
         if self.first_byte.is_none() {
-            self.first_byte = Some(self.began.elapsed());
+            self.first_byte = Some(self.elapsed());
         }
         self.bytes_out += bytes as u64;
     }
 
-    /// The body is out.
-    pub fn complete(&mut self) {
-        self.complete = true;
+    /// The whole body went out as one piece: its end is its beginning.
+    pub fn sent_whole(&mut self, bytes: usize) {
+        self.sent(bytes);
+        self.whole = self.first_byte;
     }
 }
 
@@ -98,7 +102,7 @@ impl Drop for Access {
     fn drop(&mut self) {
         self.lane.request_ended();
         self.ledger.answered();
-        let duration = self.began.elapsed();
+        let duration = self.whole.unwrap_or_else(|| self.elapsed());
         access::emit(&access::Record {
             request_id: self.id.text(),
             client: self.client,

@@ -72,7 +72,10 @@ impl http_body::Body for Body {
             Content::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 self.content = Content::Empty;
-                Some(bytes)
+                if let Some(access) = &mut self.access {
+                    access.sent_whole(bytes.len());
+                }
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             Content::Stream(receiver) => match receiver.poll_recv(cx) {
                 Poll::Ready(piece) => piece,
@@ -84,12 +87,7 @@ impl http_body::Body for Body {
                 self.sent(bytes.len());
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            None => {
-                if let Some(access) = &mut self.access {
-                    access.complete();
-                }
-                Poll::Ready(None)
-            }
+            None => Poll::Ready(None),
         }
     }
 

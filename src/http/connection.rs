@@ -10,7 +10,9 @@ use crate::sys::clock;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The connections of one lane, so that one sweep a second can look at all of them.
@@ -22,7 +24,7 @@ pub struct Connections {
 #[derive(Default)]
 struct Open {
     last: u64,
-    ledgers: BTreeMap<u64, Arc<Ledger>>,
+    here: BTreeMap<u64, (Arc<Ledger>, Option<Waker>)>,
 }
 
 impl Connections {
@@ -30,8 +32,21 @@ impl Connections {
     pub fn sweep(&self, times: &Times) {
         let now_ms = clock::monotonic_ms();
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        for ledger in open.ledgers.values() {
+        for (ledger, _) in open.here.values() {
             ledger.sweep(now_ms, times);
+        }
+    }
+
+    /// Wakes every connection, so that it sees that the worker leaves.
+    pub fn wake(&self) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.here.values().filter_map(|(_, waker)| waker.as_ref()).for_each(Waker::wake_by_ref);
+    }
+
+    fn wake_by(&self, number: u64, waker: &Waker) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = open.here.get_mut(&number) {
+            *known = Some(waker.clone());
         }
     }
 
@@ -40,12 +55,12 @@ impl Connections {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.last += 1;
         let number = open.last;
-        open.ledgers.insert(number, ledger.clone());
+        open.here.insert(number, (ledger.clone(), None));
         (number, ledger)
     }
 
     fn leave(&self, number: u64) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).ledgers.remove(&number);
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).here.remove(&number);
     }
 }
 
@@ -76,13 +91,20 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(app: Arc<App>, peer
         .max_headers(limits.fields_max + 1)
         .serve_connection(Strict::new(stream, limits, ledger.clone()), service);
     let mut connection = std::pin::pin!(connection);
+    let (mut known, mut shut) = (false, false);
     // An error here is the peer's doing (it left, or sent what is no HTTP) and has its access line where there was
     // a request.
-    tokio::select! {
-        biased;
-        _ = connection.as_mut() => return,
-        () = app.leaving.until_shut() => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    let _ = connection.await;
+    let _ = poll_fn(|cx| {
+        if !known {
+            // A task keeps its waker, so once is enough.
+            known = true;
+            app.connections.wake_by(number, cx.waker());
+        }
+        if app.leaving.shutting() && !shut {
+            shut = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await;
 }

@@ -1,18 +1,24 @@
 //! How far a worker is on its way out, as every request sees it.
 
+use super::connection::Connections;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use tokio::sync::Notify;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Shared by the runtime threads of one worker.
-#[derive(Debug, Default)]
+/// Shared by the runtime threads of one worker. Read with every request, written three times in a life.
+#[derive(Default)]
 pub struct Leaving {
     not_ready: AtomicBool,
     closing: AtomicBool,
     shutting: AtomicBool,
-    shut: Notify,
+    lanes: Mutex<Vec<Arc<Connections>>>,
 }
 
 impl Leaving {
+    /// These connections are to be woken when idle ones shall close.
+    pub fn concerns(&self, connections: Arc<Connections>) {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(connections);
+    }
+
     /// `/readyz` is 503 from now on.
     pub fn announce(&self) {
         self.not_ready.store(true, Relaxed);
@@ -27,7 +33,7 @@ impl Leaving {
     /// Idle connections are closed now, the others after their answer.
     pub fn shut_idle(&self) {
         self.shutting.store(true, Relaxed);
-        self.shut.notify_waiters();
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|lane| lane.wake());
     }
 
     /// True from [`Leaving::announce`] on.
@@ -40,12 +46,8 @@ impl Leaving {
         self.closing.load(Relaxed)
     }
 
-    /// Returns when [`Leaving::shut_idle`] has been called.
-    pub async fn until_shut(&self) {
-        let mut notified = std::pin::pin!(self.shut.notified());
-        notified.as_mut().enable();
-        if !self.shutting.load(Relaxed) {
-            notified.await;
-        }
+    /// True from [`Leaving::shut_idle`] on.
+    pub fn shutting(&self) -> bool {
+        self.shutting.load(Relaxed)
     }
 }

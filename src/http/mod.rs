@@ -78,7 +78,7 @@ pub struct App {
     ids: Ids,
     chat: Chat,
     limiter: Option<Limiter>,
-    connections: Connections,
+    connections: Arc<Connections>,
     lane: Lane,
     slot: usize,
     leaving: Arc<Leaving>,
@@ -109,7 +109,8 @@ impl App {
     ) -> std::io::Result<App> {
         let headers = Headers::new(&plan.cors_origins);
         let intake = Intake::new(plan.body_bytes_max);
-        let connections = Connections::default();
+        let connections = Arc::new(Connections::default());
+        leaving.concerns(connections.clone());
         Ok(App { headers, intake, ids: Ids::new()?, chat, limiter, connections, lane, slot, leaving, plan })
     }
 
@@ -308,7 +309,7 @@ impl App {
     }
 
     fn deadline(&self, context: &Context<'_>) -> Instant {
-        Instant::from_std(context.access.began()) + self.plan.request_time
+        Instant::now() + self.plan.request_time.saturating_sub(context.access.elapsed())
     }
 }
 

@@ -7,6 +7,8 @@ use std::cell::RefCell;
 
 /// A batch goes when it is this long, or when its thread has nothing else to do ([`flush`]).
 const BATCH_BYTES: usize = 16 * 1024;
+/// Lines of a busy thread wait so long for company, in milliseconds.
+pub const LINGER_MS: u64 = 2;
 /// Stands at the end of a line that was too long.
 pub(super) const CUT_MARK: &str = "…[cut]";
 
@@ -18,6 +20,7 @@ thread_local! {
 pub(super) struct Batch {
     records: Vec<u8>,
     count: u64,
+    handed_ms: u64,
     generation: u32,
     sink: Option<&'static Sink>,
     /// This thread's clock text.
@@ -29,6 +32,19 @@ pub(super) struct Batch {
 pub fn flush() {
     super::flood::tick();
     with(Batch::flush);
+}
+
+/// For a thread that rests often: hands over what has waited for [`LINGER_MS`], and says whether something goes on
+/// waiting, for then the thread must [`flush`] that much later. A handover costs more than a line.
+pub fn rest(now_ms: u64) -> bool {
+    with(|batch| {
+        if batch.count > 0 && now_ms.saturating_sub(batch.handed_ms) >= LINGER_MS {
+            batch.handed_ms = now_ms;
+            batch.flush();
+        }
+        batch.count > 0
+    })
+    .unwrap_or(false)
 }
 
 /// Runs `f` with this thread's batch; `None` inside a formatter that is itself running in one, or after the
@@ -50,7 +66,7 @@ impl Batch {
     }
 
     fn fresh() -> Batch {
-        Batch { records: Vec::new(), count: 0, generation: 0, sink: None, stamp: Stamp::default() }
+        Batch { records: Vec::new(), count: 0, handed_ms: 0, generation: 0, sink: None, stamp: Stamp::default() }
     }
 
     /// Where this process's records go.

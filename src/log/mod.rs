@@ -34,7 +34,7 @@ mod target;
 pub mod time;
 pub mod writer;
 
-pub use batch::flush;
+pub use batch::{LINGER_MS, flush, rest};
 pub use flood::{Security, security};
 pub use secret::Secret;
 pub use sink::{Guard, set_level, start, start_worker};

@@ -33,7 +33,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// A loop turns at least so often, to beat and to look at its connections: a client that left is noticed by then.
 const BEAT: Duration = Duration::from_millis(500);
@@ -153,15 +153,21 @@ fn live(shared: Shared, listeners: Vec<Socket>, link: OwnedFd) -> io::Result<()>
         let sockets = listeners.iter().map(Socket::try_clone).collect::<io::Result<Vec<_>>>()?;
         let (shared, up) = (shared.clone(), up.clone());
         std::thread::Builder::new().name(format!("lane {number}")).spawn(move || {
-            let runtime = runtime(shared.board.slot(shared.slot).lane(number));
-            let ended = runtime.and_then(|runtime| runtime.block_on(lane(&shared, sockets, number, &up)));
+            let lines_wait = Arc::new(Notify::new());
+            let runtime = runtime(shared.board.slot(shared.slot).lane(number), lines_wait.clone());
+            let ended = runtime.and_then(|runtime| {
+                runtime.spawn(hand_over_lines(lines_wait));
+                runtime.block_on(lane(&shared, sockets, number, &up))
+            });
             if let Err(error) = ended {
                 let _ = up.send(Err(error));
             }
         })?;
     }
-    let runtime = runtime(shared.board.slot(shared.slot).lane(0))?;
+    let lines_wait = Arc::new(Notify::new());
+    let runtime = runtime(shared.board.slot(shared.slot).lane(0), lines_wait.clone())?;
     runtime.block_on(async {
+        tokio::spawn(hand_over_lines(lines_wait));
         let serving = lane(&shared, listeners, 0, &up);
         tokio::select! {
             ended = serving => ended,
@@ -173,16 +179,27 @@ fn live(shared: Shared, listeners: Vec<Socket>, link: OwnedFd) -> io::Result<()>
 }
 
 /// A loop that shows on the board when it turns and when it rests, and hands its log lines on before it rests.
-fn runtime(lane: Lane) -> io::Result<Runtime> {
+fn runtime(lane: Lane, lines_wait: Arc<Notify>) -> io::Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .on_thread_unpark(move || lane.turn(clock::monotonic_ms()))
         .on_thread_park(move || {
-            log::flush();
+            if log::rest(clock::monotonic_ms()) {
+                lines_wait.notify_one();
+            }
             lane.park();
         })
         .build()
+}
+
+/// Log lines that waited for company when the lane last rested go when they have waited long enough.
+async fn hand_over_lines(waiting: Arc<Notify>) {
+    loop {
+        waiting.notified().await;
+        tokio::time::sleep(Duration::from_millis(log::LINGER_MS)).await;
+        log::flush();
+    }
 }
 
 /// One loop: accepts from every socket until the drain, and beats until the process ends.
