@@ -238,6 +238,7 @@ async fn lane(
         beat.tick().await;
         own.turn(clock::monotonic_ms());
         app.sweep();
+        log::flush();
         if number % 2 == 1 {
             own.melt_handicap();
         }
