@@ -48,6 +48,9 @@ struct Lead {
 pub(super) fn value(text: &[u8], start: usize, end: usize, strength: Strength, memo: &mut Memo) -> Option<Found> {
     let name = Name::read(text, start, end)?;
     let lead = lead(text, &name)?;
+    if lead.context == Context::Sentence && strength != Strength::Strong {
+        return None;
+    }
     let at = blanks(text, lead.at);
     if lead.context == Context::Part {
         return part(text, at);
@@ -98,6 +101,9 @@ impl Name {
 
     /// The name is the value of an attribute called `name`: a form's part, an input, an entry of a list.
     fn named(&self, text: &[u8]) -> bool {
+        if self.quote.is_none() && !matches!(text[..self.begin], [.., b':' | b'=', b' '] | [.., b':' | b'=']) {
+            return false;
+        }
         let floor = self.begin.saturating_sub(16);
         let dress = |byte: &u8| matches!(byte, b'\\' | b'"' | b'\'' | b' ');
         let undress = |to: usize| floor + text[floor..to].iter().rposition(|byte| !dress(byte)).map_or(0, |at| at + 1);
