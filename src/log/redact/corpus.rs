@@ -290,6 +290,48 @@ fn headers_leak_no_credentials() {
     assert_none(&failures, 1_100);
 }
 
+#[test]
+fn secrets_leak_from_no_form_that_programs_and_people_use() {
+    let (redactor, mut failures) = (Redactor::new(&[]).unwrap(), Vec::new());
+    let secret = "S3cretPass99xyz";
+    for form in [
+        "jdbc:mysql://localhost:3306/db?user=root&password={}",
+        "Server=db;User Id=sa;Password={};Encrypt=true",
+        "AccountName=x;AccountKey={};EndpointSuffix=core",
+        "machine api.example.com login bob password {}",
+        "PGPASSWORD={} psql -h x",
+        "mysql -u root -p{} db",
+        "sshpass -p '{}' ssh bob@host",
+        "redis-cli -a {} ping",
+        "docker login -u bob -p {} registry",
+        "curl --user \"bob:{}\" https://example.com",
+        "curl -ubob:{} https://example.com",
+        "CREATE USER bob IDENTIFIED BY '{}';",
+        "ALTER USER bob WITH PASSWORD '{}';",
+        "user[password]={}&user[name]=bob",
+        "password%5B%5D={}",
+        "<input type=\"password\" name=\"password\" value=\"{}\">",
+        "<add key=\"ApiToken\" value=\"{}\" />",
+        "env: [{name: DB_PASSWORD, value: {}}]",
+        "{\"secret\":{\"value\":\"{}\"}}",
+        "{\"credentials\":{\"username\":\"bob\",\"pass\":\"{}\"}}",
+        "my password is {}",
+        "The password was: {}",
+        "the secret key: {}",
+        "SECRET_KEY_BASE: {}",
+        "Authorization:Bearer {}",
+        "Authorization=Bearer%20{}",
+        "//registry.example.com/:_authToken={}",
+        "_auth={}",
+    ] {
+        check(&redactor, form, &form.replace("{}", secret), secret, &mut failures);
+    }
+    let phrase = "correct horse battery staple";
+    check(&redactor, "phrase", &format!("password: {phrase}"), phrase, &mut failures);
+    check(&redactor, "quoted phrase", &format!("{{\"password\":\"{phrase}\"}}"), phrase, &mut failures);
+    assert_none(&failures, 30);
+}
+
 fn encode64(bytes: &[u8]) -> String {
     let mut out = String::new();
     for group in bytes.chunks(3) {

@@ -11,6 +11,8 @@ use std::ops::Range;
 
 /// A name's longest part before the word that makes it a secret's.
 const NAME_BYTES_MAX: usize = 64;
+/// An object in a secret's place is looked at so far.
+const OBJECT_BYTES_MAX: usize = 1024;
 /// Blanks that a separator may stand between.
 const BLANKS_MAX: usize = 32;
 
@@ -46,12 +48,20 @@ struct Lead {
 pub(super) fn value(text: &[u8], start: usize, end: usize, strength: Strength, memo: &mut Memo) -> Option<Found> {
     let name = Name::read(text, start, end)?;
     let lead = lead(text, &name)?;
+    if lead.context == Context::Sentence && strength != Strength::Strong {
+        return None;
+    }
     let at = blanks(text, lead.at);
     if lead.context == Context::Part {
         return part(text, at);
     }
     if let Some(list) = list(text, at) {
         return Some(Found { range: list, wrap: name.quote });
+    }
+    if strength == Strength::Strong
+        && let Some(object) = object(text, at)
+    {
+        return Some(Found { range: object, wrap: name.quote });
     }
     match opening(text, at) {
         Some((from, mark, slashes, call)) => quoted(text, from, (mark, slashes), &lead, strength, call),
@@ -74,6 +84,7 @@ impl Name {
             name.end = after + 1;
         }
         name.end += usize::from(text.get(name.end) == Some(&b']'));
+        name.end += if text[name.end..].starts_with(b"[]") { 2 } else { 0 };
         Some(name)
     }
 
@@ -90,6 +101,9 @@ impl Name {
 
     /// The name is the value of an attribute called `name`: a form's part, an input, an entry of a list.
     fn named(&self, text: &[u8]) -> bool {
+        if self.quote.is_none() && !matches!(text[..self.begin], [.., b':' | b'=', b' '] | [.., b':' | b'=']) {
+            return false;
+        }
         let floor = self.begin.saturating_sub(16);
         let dress = |byte: &u8| matches!(byte, b'\\' | b'"' | b'\'' | b' ');
         let undress = |to: usize| floor + text[floor..to].iter().rposition(|byte| !dress(byte)).map_or(0, |at| at + 1);
@@ -125,7 +139,7 @@ fn lead(text: &[u8], name: &Name) -> Option<Lead> {
     if name.tag(text) {
         return Some(Lead { at: name.end + 1, context: Context::Tight });
     }
-    if name.quote.is_some() && name.named(text) {
+    if name.named(text) {
         return named_value(text, name);
     }
     let at = blanks(text, name.end);
@@ -150,8 +164,22 @@ fn lead(text: &[u8], name: &Name) -> Option<Lead> {
         _ if spaced && name.flag(text) => Some(Lead { at, context: Context::Flag }),
         [mark, ..] if spaced && quote(*mark) => Some(Lead { at, context: Context::List }),
         _ if spaced && netrc(text, name) => Some(Lead { at, context: Context::Flag }),
+        _ if spaced => Some(Lead { at: verb(text, at), context: Context::Sentence }),
         _ => None,
     }
+}
+
+/// `the password is …`, `the password was: …`
+fn verb(text: &[u8], at: usize) -> usize {
+    let rest = &text[at..];
+    let verb = if rest.starts_with(b"is ") || rest.starts_with(b"is:") {
+        2
+    } else if rest.starts_with(b"was ") || rest.starts_with(b"was:") {
+        3
+    } else {
+        return at;
+    };
+    blanks(text, at + verb + usize::from(rest[verb] == b':'))
 }
 
 /// `: str = ` between a name and its value: a type, then the separator that counts.
@@ -179,7 +207,7 @@ fn named_value(text: &[u8], name: &Name) -> Option<Lead> {
     let at = word + 5;
     let at = run(text, at, |byte| matches!(byte, b'\\' | b'"' | b'\''));
     let at = blanks(text, at);
-    matches!(text.get(at), Some(b':' | b'=')).then_some(Lead { at: at + 1, context: Context::Quoted })
+    matches!(text.get(at), Some(b':' | b'=')).then_some(Lead { at: at + 1, context: Context::Entry })
 }
 
 /// After the head of a form's part: past an empty line, whose newlines may be escaped.
@@ -240,6 +268,18 @@ fn list(text: &[u8], at: usize) -> Option<Range<usize>> {
     (!values::prose(inside)).then_some(from..close)
 }
 
+/// All of `{"value": "…"}` when something in it is a secret.
+fn object(text: &[u8], at: usize) -> Option<Range<usize>> {
+    if text.get(at) != Some(&b'{') {
+        return None;
+    }
+    let window = &text[at..text.len().min(at + OBJECT_BYTES_MAX)];
+    let end = memchr::memchr(b'}', window)? + 1;
+    let words = window[..end].split(|byte| quote(*byte) || matches!(byte, b'\\' | b',' | b':' | b'{' | b'}'));
+    let secret = |word: &[u8]| values::secret(word, Context::Quoted, Strength::Token, true);
+    words.into_iter().any(secret).then(|| at..at + end)
+}
+
 /// An opening quote at `at`, perhaps behind a prefix (`b"`, `Some("`, `String::from("`): where the inside begins, the
 /// quote, its backslashes, and whether it is the argument of a call.
 fn opening(text: &[u8], at: usize) -> Option<(usize, u8, usize, bool)> {
@@ -267,6 +307,7 @@ fn opening(text: &[u8], at: usize) -> Option<(usize, u8, usize, bool)> {
 fn quoted(text: &[u8], from: usize, mark: (u8, usize), lead: &Lead, strength: Strength, call: bool) -> Option<Found> {
     let end = closing(text, from, mark.0, mark.1).unwrap_or(text.len());
     let context = match lead.context {
+        Context::Sentence => Context::List,
         Context::List | Context::Flag => lead.context,
         _ if call => Context::Call,
         _ => Context::Quoted,
@@ -282,7 +323,8 @@ fn bare(text: &[u8], at: usize, name: &Name, lead: &Lead, strength: Strength, me
         return block(text, at);
     }
     let json = name.quote.is_some();
-    let end = memo.bare(at, json, || bare_end(text, at, json));
+    let form = !json && matches!(lead.context, Context::Tight | Context::Entry);
+    let end = memo.bare(at, (json, form), || bare_end(text, at, json, form));
     let word = &text[at..end];
     let alone = matches!(
         text.get(blanks(text, end)),
@@ -290,7 +332,9 @@ fn bare(text: &[u8], at: usize, name: &Name, lead: &Lead, strength: Strength, me
     );
     if lead.context == Context::Line && !alone {
         let end = line_value_end(text, at);
-        return (!values::prose(&text[at..end]) && values::secret(word, Context::Line, strength, false))
+        let value = &text[at..end];
+        let phrase = strength == Strength::Strong && values::passphrase(value);
+        return (phrase || (!values::prose(value) && values::secret(word, Context::Line, strength, false)))
             .then(|| (at..end).into());
     }
     if values::path_of_pwd(&text[name.begin..name.word_end], word) {
@@ -322,11 +366,12 @@ fn line_value_end(text: &[u8], at: usize) -> usize {
 
 /// The end of a value without quotes. Beside a quoted name it is JSON, and a comma ends it; elsewhere only a comma
 /// and the like that ends a word does, for passwords hold anything.
-fn bare_end(text: &[u8], from: usize, json: bool) -> usize {
+fn bare_end(text: &[u8], from: usize, json: bool, form: bool) -> usize {
     let mut at = from;
     while let Some(byte) = text.get(at) {
         match byte {
-            b' ' | b'\t' | b'\n' | b'\r' | b'"' | b'\'' | b'`' | b'<' | b'&' => break,
+            b' ' | b'\t' | b'\n' | b'\r' | b'"' | b'\'' | b'`' | b'<' => break,
+            b'&' if form => break,
             b'\\' => {
                 let after = run(text, at, |byte| byte == b'\\');
                 if text.get(after).is_none_or(|next| matches!(next, b'n' | b'r' | b't' | b'"' | b'\'' | b'`')) {
@@ -356,6 +401,6 @@ pub(super) fn query(text: &[u8], start: usize, end: usize, memo: &mut Memo) -> O
     if !matches!(before, Some(b'?' | b'&' | b';')) {
         return None;
     }
-    let stop = memo.bare(end, false, || bare_end(text, end, false));
+    let stop = memo.bare(end, (false, true), || bare_end(text, end, false, true));
     values::secret(&text[end..stop], Context::Flag, Strength::Token, true).then(|| (end..stop).into())
 }

@@ -23,6 +23,8 @@ pub(super) enum Family {
     Query,
     Url,
     UserFlag,
+    /// A program and its flag for a password.
+    Command(&'static [u8; 2]),
     PrivateKey,
 }
 
@@ -55,6 +57,9 @@ const STRONG: &[&str] = &[
     "master_key",
     "masterkey",
     "identified by",
+    "secret_key_base",
+    "secret key",
+    "access key",
 ];
 const WEAK: &[&str] = &["pass", "_auth", "\"auth", "api key"];
 const OTHERS: &[(&str, Family)] = &[
@@ -71,9 +76,14 @@ const OTHERS: &[(&str, Family)] = &[
     ("code=", Family::Query),
     ("://", Family::Url),
     (":\\/\\/", Family::Url),
-    (" -u ", Family::UserFlag),
+    (" -u", Family::UserFlag),
     (" --user ", Family::UserFlag),
     ("--user=", Family::UserFlag),
+    ("mysql", Family::Command(b"-p")),
+    ("mariadb", Family::Command(b"-p")),
+    ("sshpass", Family::Command(b"-p")),
+    ("docker login", Family::Command(b"-p")),
+    ("redis-cli", Family::Command(b"-a")),
     ("private key-----", Family::PrivateKey),
     ("private key block-----", Family::PrivateKey),
     ("private+key-----", Family::PrivateKey),
@@ -111,6 +121,7 @@ impl Family {
             Family::Cookie => schemes::cookie(text, end),
             Family::Query => keys::query(text, start, end, memo),
             Family::Url => schemes::userinfo(text, end, memo),
+            Family::Command(flag) => schemes::command(text, end, flag),
             Family::UserFlag => schemes::user_flag(text, end),
             Family::PrivateKey => {
                 let (range, open) = match pem::pem(text, start, end) {

@@ -128,6 +128,22 @@ pub(super) fn user_flag(text: &[u8], end: usize) -> Option<Found> {
     enough.then(|| (colon + 1..stop).into())
 }
 
+/// `mysql … -pSECRET`, `sshpass -p SECRET`: the word after a program's flag.
+pub(super) fn command(text: &[u8], end: usize, flag: &[u8; 2]) -> Option<Found> {
+    let window = &text[end..text.len().min(end + COMMAND_BYTES_MAX)];
+    let at = window.windows(3).position(|part| part[0] == b' ' && part[1..] == flag[..])?;
+    let from = short_run(text, end + at + 3, 4, |byte| byte == b' ' || byte == b'\\' || quote(byte));
+    let stop =
+        short_run(text, from, COMMAND_BYTES_MAX, |byte| !byte.is_ascii_whitespace() && !quote(byte) && byte != b'\\');
+    let value = &text[from..stop];
+    let enough = value.len() >= 4 && Mix::of(value).digits > 0 && !value[0].is_ascii_punctuation();
+    // A port is a number.
+    (enough && !value.iter().all(u8::is_ascii_digit)).then(|| (from..stop).into())
+}
+
+/// How far after a program its flag is looked for.
+const COMMAND_BYTES_MAX: usize = 128;
+
 /// The value of an `Authorization` header, in any dress.
 pub(super) fn authorization(text: &[u8], end: usize) -> Option<Found> {
     let (from, mark) = header_value(text, end)?;

@@ -74,7 +74,7 @@ static CLASSES: [u8; 256] = classes();
 pub(super) struct Memo {
     run: Run,
     at_sign: Option<(usize, usize)>,
-    bare: Option<(usize, usize, bool)>,
+    bare: Option<(usize, usize, (bool, bool))>,
 }
 
 /// A run of one alphabet.
@@ -111,12 +111,12 @@ impl Memo {
     }
 
     /// The end of a value without quotes that begins at `from`, asked of `measure` once a value.
-    pub(super) fn bare(&mut self, from: usize, json: bool, measure: impl FnOnce() -> usize) -> usize {
+    pub(super) fn bare(&mut self, from: usize, kind: (bool, bool), measure: impl FnOnce() -> usize) -> usize {
         match self.bare {
-            Some((asked, found, of)) if asked <= from && from < found && of == json => found,
+            Some((asked, found, of)) if asked <= from && from < found && of == kind => found,
             _ => {
                 let found = measure();
-                self.bare = Some((from, found, json));
+                self.bare = Some((from, found, kind));
                 found
             }
         }
@@ -252,6 +252,7 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("pat-na1-", URL_SAFE, 20, Random),
     shape("pat-eu1-", URL_SAFE, 20, Random),
     shape("EAACEdEose0cBA", ALNUM, 8, Length),
+    shape("EAAA", ALNUM, 48, RandomWord),
     shape("eyJhbGci", DOTTED, 24, RandomWord),
 ];
 

@@ -30,6 +30,8 @@ enum Part {
     Head(u8),
     /// The next line is its value.
     Value,
+    /// `name: DB_PASSWORD` in a list of YAML: the next line may be `value: …`.
+    Entry,
 }
 
 impl Trail {
@@ -68,9 +70,19 @@ impl Trail {
                 }
                 Part::None
             }
+            Part::Entry if trimmed.starts_with(b"value:") => {
+                let from = line.len() - line.trim_ascii_start().len() + 6;
+                let value = line[from..].trim_ascii();
+                if !value.is_empty() {
+                    let from = from + run(&line[from..], 0, |byte| byte == b' ');
+                    finds.ranges.push(Found::from(from..from + value.len()));
+                }
+                Part::None
+            }
             Part::Head(_) if trimmed.is_empty() => Part::Value,
             Part::Head(lines @ 1..) if trimmed.contains(&b':') => Part::Head(lines - 1),
             _ if secret_part(trimmed) => Part::Head(PART_LINES_MAX),
+            _ if secret_entry(trimmed) => Part::Entry,
             _ => Part::None,
         };
     }
@@ -102,6 +114,13 @@ fn secret_part(line: &[u8]) -> bool {
     let name = &name[..line_end(name, 0).min(name.len())];
     let name: Vec<u8> = name.iter().copied().skip_while(|byte| quote(*byte)).take_while(|byte| !quote(*byte)).collect();
     ends_secret(&name)
+}
+
+/// `- name: DB_PASSWORD`
+fn secret_entry(line: &[u8]) -> bool {
+    let line = line.strip_prefix(b"-").unwrap_or(line).trim_ascii();
+    let name = line.strip_prefix(b"name:").or_else(|| line.strip_prefix(b"key:"));
+    name.is_some_and(|name| ends_secret(name.trim_ascii()))
 }
 
 /// `password: |`

@@ -30,6 +30,10 @@ pub(super) enum Context {
     List,
     /// `name = call("value")`
     Call,
+    /// `name: DB_PASSWORD, value: …`
+    Entry,
+    /// `the password is …`
+    Sentence,
     /// The part of a form.
     Part,
 }
@@ -50,6 +54,10 @@ pub(super) fn secret(value: &[u8], context: Context, strength: Strength, alone: 
     let long = value.len() >= 8;
     match (context, strength) {
         (Context::Part, _) => true,
+        (Context::Sentence, _) => {
+            strength == Strength::Strong && long && mix.random() && !code(value, mix) && !source(value, mix)
+        }
+        (Context::Entry, _) => !code(value, mix) && !prose(value),
         (Context::Quoted, Strength::Strong) => !prose(value) && !code(value, mix),
         (Context::Quoted, Strength::Token) => long && (mix.random() || value.len() >= 20) && !prose(value),
         (Context::Quoted, Strength::Weak) => value.len() >= 4 && odd && !prose(value),
@@ -89,6 +97,13 @@ fn source(value: &[u8], mix: Mix) -> bool {
     let number = mix.lower + mix.upper + mix.symbols == 0 && mix.digits < 6;
     let kind = matches!(value, [b'u' | b'i' | b'f', b'1'..=b'9', b'0'..=b'9', ..]) && value.len() <= 4;
     pointer || call || constant || number || kind
+}
+
+/// Four words or more, small letters alone, and no sentence.
+pub(super) fn passphrase(value: &[u8]) -> bool {
+    let small = |word: &[u8]| word.len() >= 3 && word.iter().all(u8::is_ascii_lowercase);
+    let mut words = value.split(|byte| *byte == b' ');
+    value.len() < 128 && words.clone().count() >= 4 && words.all(small) && !prose(value)
 }
 
 /// A word after `name: ` that is more than a word.
