@@ -118,7 +118,9 @@ fn stall(engine: &Engine, others: usize, round: usize) -> f64 {
     let (tell, told) = mpsc::channel();
     thread::scope(|scope| {
         let stream = scope.spawn(move || engine.chat(&story(round, 77), 600, &tell));
-        (0..10).for_each(|_| drop(told.recv()));
+        for _ in 0..10 {
+            let _ = told.recv();
+        }
         let begun = Instant::now();
         let long = |other| vec![Message::new(Role::User, format!("{round} {other} {others} {}", words(1400)))];
         let all: Vec<_> =

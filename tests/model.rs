@@ -3,18 +3,23 @@
 use crate::support::{LIMIT, Server, post, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-fn start() -> Server {
+/// One engine at a time: two of them on two cores wait for each other's threads.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn start() -> (Server, MutexGuard<'static, ()>) {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let model = std::env::var("CHATCORN_TEST_MODEL").expect("CHATCORN_TEST_MODEL names the model; bin/test sets it");
     let server =
         Server::start(&[("CHAT_UPSTREAM", ""), ("MODEL", &model), ("OMP_NUM_THREADS", "2"), ("MAX_TOKENS", "24")]);
     until("a model that answers", || server.connect().get("/api/health").unwrap().json()["status"] == "healthy");
-    server
+    (server, turn)
 }
 
 #[test]
 fn model_answers_a_chat_and_a_second_turn_reads_less() {
-    let server = start();
+    let (server, _turn) = start();
     let long = "Tell me about the sea. ".repeat(20);
     let body = |message: &str| serde_json::json!({"message": message, "session_id": "s"}).to_string();
     let first = server.connect().post("/api/chat", &body(&long)).unwrap().json();
@@ -28,7 +33,7 @@ fn model_answers_a_chat_and_a_second_turn_reads_less() {
 
 #[test]
 fn model_survives_the_death_of_a_worker_the_engine_and_the_log_in_turn() {
-    let server = start();
+    let (server, _turn) = start();
     for name in ["worker", "chatcorn log", "chatcorn engine"] {
         let victim = server.children(name)[0];
         kill(Pid::from_raw(victim), Signal::SIGKILL).unwrap();
@@ -48,7 +53,7 @@ fn model_survives_the_death_of_a_worker_the_engine_and_the_log_in_turn() {
 
 #[test]
 fn model_streams_eight_at_once() {
-    let server = start();
+    let (server, _turn) = start();
     let mut connections: Vec<_> = (0..8).map(|_| server.connect()).collect();
     for connection in &mut connections {
         connection.send(post("/api/chat", r#"{"message":"Count to ten.","stream":true}"#)).unwrap();
