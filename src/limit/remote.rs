@@ -16,7 +16,6 @@ use crate::sys::clock;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, cmd};
 use siphasher::sip128::{Hasher128, SipHasher24};
-use std::fmt::Write;
 use std::hash::Hasher;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
@@ -32,6 +31,7 @@ const CONNECT_MS_MAX: u64 = 250;
 const WATCH_MS: u64 = 100;
 /// Prefix of all keys; the digit is the version of the records.
 const PREFIX: &str = "rl:1:";
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 const SEED_KEY: &str = "rl:1:seed";
 const PROBE_KEY: &str = "rl:1:probe";
 
@@ -314,9 +314,11 @@ fn leaves(error: &RedisError) -> bool {
 fn key_of(secret: [u64; 2], identity: &[u8]) -> String {
     let mut hasher = SipHasher24::new_with_keys(secret[0], secret[1]);
     hasher.write(identity);
-    let mut key = String::with_capacity(PREFIX.len() + 32);
+    let mut key = String::with_capacity(PREFIX.len() + 22);
     key.push_str(PREFIX);
-    let _ = write!(key, "{:032x}", hasher.finish128().as_u128());
+    // Six bits a character: a million keys are 15 MiB shorter than in hexadecimal.
+    let bits = hasher.finish128().as_u128();
+    key.extend((0..22).map(|sextet| char::from(ALPHABET[(bits >> (6 * sextet)) as usize & 63])));
     key
 }
 

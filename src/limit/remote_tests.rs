@@ -390,6 +390,60 @@ async fn an_operators_reset_takes_effect() {
     assert_eq!(admitted(&limiter, &client, 5).await, 3);
 }
 
+/// A port that nobody has just now.
+fn port() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+}
+
+#[tokio::test]
+async fn the_master_that_sentinels_name_is_found_again_after_a_failover() {
+    let (first, second, sentinel) = (port(), port(), port());
+    let (mut master, replica) = (Server::start(), Server::start());
+    for (server, port) in [(&master, &first), (&replica, &second)] {
+        server.ask(&["CONFIG", "SET", "port", port]).await.unwrap();
+    }
+    replica.ask(&["REPLICAOF", "127.0.0.1", &first]).await.unwrap();
+    let file = master.dir.join("sentinel.conf");
+    let settings = format!(
+        "port {sentinel}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {first} 1\n\
+         sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 3000\n"
+    );
+    std::fs::write(&file, settings).unwrap();
+    let child = Command::new("redis-server").arg(&file).arg("--sentinel").stdout(Stdio::null()).spawn().unwrap();
+    let _sentinel = Server { child, dir: master.dir.join("sentinel") };
+    let url = format!("redis+sentinel://127.0.0.1:{sentinel}/main").parse().unwrap();
+    let plan = Plan { redis: Some(url), ..plan(&master, "10000/minute") };
+    let (limiter, shared) = machine(&plan).await;
+    let client = someone(&limiter, 1);
+    let verdict = limiter.check(&client, Endpoint::Api).await;
+    // The sentinel learns of the replica from the master every ten seconds, and once at its start.
+    let known = replica_is_known(&sentinel).await;
+    master.kill();
+    let mut turns = tokio::time::interval(Duration::from_millis(100));
+    let began = Instant::now();
+    while limiter.check(&client, Endpoint::Api).await.source != Source::Redis {
+        assert!(began.elapsed() < Duration::from_secs(15), "no new master, breaker {}", shared.breaker().is_open());
+        turns.tick().await;
+    }
+    assert!(known && verdict.source == Source::Redis);
+    assert!(replica.ask(&["ROLE"]).await.unwrap().contains("master"));
+}
+
+async fn replica_is_known(sentinel: &str) -> bool {
+    let redis = redis::Client::open(format!("redis://127.0.0.1:{sentinel}")).unwrap();
+    let mut wire = redis.get_multiplexed_async_connection().await.unwrap();
+    let mut turns = tokio::time::interval(Duration::from_millis(50));
+    for _ in 0..400 {
+        turns.tick().await;
+        let replicas: redis::Value =
+            redis::cmd("SENTINEL").arg("replicas").arg("main").query_async(&mut wire).await.unwrap();
+        if matches!(replicas, redis::Value::Array(list) if !list.is_empty()) {
+            return true;
+        }
+    }
+    false
+}
+
 impl Server {
     async fn ask_as(&self, password: &str, words: &[&str]) -> redis::RedisResult<redis::Value> {
         let client = redis::Client::open(format!("{}?pass={password}", self.url())).unwrap();
