@@ -6,7 +6,7 @@
 use chatcorn::chat::wire::{Chunk, Message, Request, Role, StreamOptions};
 use chatcorn::engine::batch::{Entry, Evaluate};
 use chatcorn::engine::sample::Sampler;
-use chatcorn::engine::{SETTINGS_VARIABLE, Settings, model};
+use chatcorn::engine::{self, SETTINGS_VARIABLE, Settings, model};
 use chatcorn::sys::fd;
 use chatcorn::worker::link::{Received, ToMaster, take};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -152,6 +152,7 @@ struct Figures(Vec<(&'static str, &'static str, Vec<f64>)>);
 
 impl Figures {
     fn add(&mut self, name: &'static str, value: f64, unit: &'static str) {
+        eprintln!("  {name} {value:.2} {unit}");
         match self.0.iter_mut().find(|(known, ..)| *known == name) {
             Some((.., values)) => values.push(value),
             None => self.0.push((name, unit, vec![value])),
@@ -212,7 +213,11 @@ impl Engine {
             ..Settings::default()
         };
         let program = std::env::current_exe().expect("this program");
-        let child = Command::new(program).env(SETTINGS_VARIABLE, settings.to_json()).spawn().expect("the engine");
+        let child = Command::new(program)
+            .envs(engine::ENVIRONMENT.iter().copied())
+            .env(SETTINGS_VARIABLE, settings.to_json())
+            .spawn()
+            .expect("the engine");
         drop(theirs);
         let begun = Instant::now();
         await_ready(&link);

@@ -91,7 +91,7 @@ impl Vocabulary {
             .with_n_ubatch(BATCH_TOKENS_MAX as u32)
             .with_n_threads(threads)
             .with_n_threads_batch(threads)
-            .with_kv_unified(std::env::var("KV_UNIFIED").is_ok())
+            .with_kv_unified(true)
             .with_no_perf(true);
         let context = self
             .model

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// A running stream waits for no longer than this for its next token; half of the promise (250 ms), for steps vary.
-const STREAM_STEP: Duration = Duration::from_millis(125);
+/// A running stream waits for about so long for its next token while a prompt is evaluated; a third of the promise
+/// (250 ms), for steps vary and a token may bring no text of its own.
+const STREAM_STEP: Duration = Duration::from_millis(80);
 /// With no running stream, the time until a newcomer or a cancel is seen.
 const ALONE_STEP: Duration = Duration::from_millis(300);
 /// Steps smaller than this say little of what a prompt token costs: the fixed cost of a step hides it.
@@ -93,7 +94,7 @@ mod tests {
                 );
             }
             let step = Duration::from_micros(token_us * (pace.chunk(2) + 2) as u64);
-            assert!(step < Duration::from_millis(150), "{token_us} us a token: {step:?}");
+            assert!(step < Duration::from_millis(110), "{token_us} us a token: {step:?}");
             assert!(pace.chunk(0) >= pace.chunk(2));
         }
     }
