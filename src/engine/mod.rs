@@ -23,6 +23,8 @@ mod answer;
 mod life;
 #[cfg(feature = "engine")]
 pub mod model;
+#[cfg(all(test, feature = "engine"))]
+mod model_tests;
 #[cfg(feature = "engine")]
 pub mod prompt;
 #[cfg(feature = "engine")]

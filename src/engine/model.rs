@@ -119,6 +119,12 @@ impl Vocabulary {
         self.model.vocab().tokenize(text.as_bytes(), false, control).into_iter().map(|token| token.0).collect()
     }
 
+    /// The text of `tokens`, control tokens included; bytes that are no text are U+FFFD.
+    pub fn text(&self, tokens: &[Token]) -> String {
+        let tokens: Vec<LlamaToken> = tokens.iter().copied().map(LlamaToken::new).collect();
+        String::from_utf8_lossy(&self.model.vocab().detokenize(&tokens, false, true)).into_owned()
+    }
+
     /// The beginning-of-text token, where a conversation must begin with it.
     pub fn required_start(&self) -> Option<Token> {
         let vocabulary = self.model.vocab();
