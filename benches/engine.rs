@@ -136,7 +136,7 @@ fn stall(engine: &Engine, others: usize, round: usize) -> f64 {
     let (tell, told) = mpsc::channel();
     thread::scope(|scope| {
         let stream = scope.spawn(move || engine.chat(&story(round, 77), 600, &tell));
-        (0..10).for_each(|_| drop(told.recv()));
+        (0..10).for_each(|_| told.recv().unwrap_or_default());
         let begun = Instant::now();
         let long = |other| vec![Message::new(Role::User, format!("{round} {other} {others} {}", words(1400)))];
         let all: Vec<_> =

@@ -231,6 +231,8 @@ impl<E: Evaluate> Batch<E> {
             let slots = self.slots.iter().enumerate().zip(shares);
             entries.extend(slots.flat_map(|((index, slot), tokens)| slot.prompt_entries(index, tokens)));
         }
+        // llama.cpp joins only slots that follow each other into one pass.
+        entries.sort_by_key(|entry| entry.slot);
         entries
     }
 

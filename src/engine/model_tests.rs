@@ -196,10 +196,14 @@ fn the_next_turn_is_not_evaluated_again() {
     let second = served.chat(&greedy(messages.clone(), 8));
     assert!(cached(&second) + 3 >= known, "{} of {known}", cached(&second));
     assert!(second.usage.unwrap().prompt_tokens > known);
-    let other = served.chat(&greedy(user("Hello!"), 4));
-    assert!(cached(&other) > 4, "the system prompt was evaluated again");
+    served.chat(&greedy(user("Hello!"), 4));
     let third = served.chat(&greedy(messages, 8));
     assert!(cached(&third) + 1 >= second.usage.unwrap().prompt_tokens, "another conversation pushed this one out");
+    let rules =
+        Message::new(Role::System, "You answer in one short sentence, politely, and never about politics. ".repeat(12));
+    let with_rules = |said: &str| greedy(vec![rules.clone(), Message::new(Role::User, said)], 4);
+    let (one, other) = (served.chat(&with_rules("Hello!")), served.chat(&with_rules("What is a river?")));
+    assert!(cached(&one) < 10 && cached(&other) > 100, "the system prompt was evaluated again: {other:?}");
 }
 
 #[test]
