@@ -54,7 +54,9 @@ fn longest(found: impl Iterator<Item = (usize, usize)>, slots: &[Candidate<'_>])
 fn with_copy(place: Place, count: usize, shared: impl Fn(usize) -> usize) -> Place {
     let other = (0..count).filter(|index| *index != place.slot).max_by_key(|index| shared(*index));
     match other {
-        Some(other) if shared(other) > place.kept => Place { kept: shared(other), copy_from: Some(other), ..place },
+        Some(other) if shared(other) >= place.kept + COPIED_TOKENS_MIN => {
+            Place { kept: shared(other), copy_from: Some(other), ..place }
+        }
         _ => place,
     }
 }
