@@ -6,7 +6,7 @@
 use chatcorn::chat::wire::{Chunk, Message, Request, Role, StreamOptions};
 use chatcorn::engine::batch::{Entry, Evaluate};
 use chatcorn::engine::sample::Sampler;
-use chatcorn::engine::{SETTINGS_VARIABLE, Settings, model};
+use chatcorn::engine::{self, SETTINGS_VARIABLE, Settings, model};
 use chatcorn::sys::fd;
 use chatcorn::worker::link::{Received, ToMaster, take};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -26,39 +26,57 @@ const REPLY_TOKENS: u32 = 128;
 fn main() -> ExitCode {
     if std::env::var_os(SETTINGS_VARIABLE).is_some() {
         return match Settings::from_environment() {
-            Ok(settings) => chatcorn::engine::run(settings),
+            Ok(settings) => engine::run(settings),
             Err(_) => ExitCode::FAILURE,
         };
     }
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let model = arguments.first().cloned().or_else(|| std::env::var("CHATCORN_TEST_MODEL").ok());
     let Some(model) = model else {
-        println!("engine: name a GGUF model: cargo bench --bench engine -- MODEL.gguf");
+        println!("engine: name a GGUF model: cargo bench --bench engine -- MODEL.gguf [ROUNDS] [speed,turns,stall]");
         return ExitCode::SUCCESS;
     };
+    if engine::ENVIRONMENT.iter().any(|(name, _)| std::env::var_os(name).is_none()) {
+        return again();
+    }
     let rounds = arguments.get(1).and_then(|rounds| rounds.parse().ok()).unwrap_or(5);
-    bench(&PathBuf::from(model), rounds);
+    let parts = arguments.get(2).map_or("speed,turns,stall", String::as_str);
+    bench(&PathBuf::from(model), rounds, parts);
     ExitCode::SUCCESS
 }
 
-fn bench(path: &Path, rounds: usize) {
+/// The bare loop gets the same environment as the engine, which libgomp reads before `main`.
+fn again() -> ExitCode {
+    let program = std::env::current_exe().expect("this program");
+    let environment = engine::ENVIRONMENT.iter().copied();
+    let status = Command::new(program).args(std::env::args().skip(1)).envs(environment).status();
+    if status.is_ok_and(|status| status.success()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn bench(path: &Path, rounds: usize, parts: &str) {
     let engine = Engine::start(path);
     let vocabulary = model::load(path).expect("the model loads");
     let mut bare = vocabulary.open(model::Setup { slots: 1, context: 2048, threads: THREADS }).expect("a context");
     let mut figures = Figures::default();
     for round in 0..rounds {
-        figures.add("bare", bare_loop(&vocabulary, &mut bare), "tokens/s");
-        figures.add("one_stream", one_stream(&engine, round), "tokens/s");
-        figures.add("one_stream_wall", streams(&engine, 1, round), "tokens/s");
-        figures.add("four_streams", streams(&engine, 4, round), "tokens/s");
-        figures.add("eight_streams", streams(&engine, 8, round), "tokens/s");
-        let (cold, warm, cached) = turns(&engine, round);
-        figures.add("cold_ttft", cold, "ms");
-        figures.add("second_turn_ttft", warm, "ms");
-        figures.add("second_turn_cached", cached, "of prompt");
-        figures.add("stall_by_one_prefill", stall(&engine, 1, round), "ms");
-        figures.add("stall_by_three_prefills", stall(&engine, 3, round), "ms");
-        figures.add("one_stream_full_cache", one_stream(&engine, round + 1000), "tokens/s");
+        if parts.contains("speed") {
+            figures.add("bare", bare_loop(&vocabulary, &mut bare), "tokens/s");
+            figures.add("one_stream", one_stream(&engine, round), "tokens/s");
+            figures.add("one_stream_wall", streams(&engine, 1, round), "tokens/s");
+            figures.add("four_streams", streams(&engine, 4, round), "tokens/s");
+            figures.add("eight_streams", streams(&engine, 8, round), "tokens/s");
+        }
+        if parts.contains("turns") {
+            let (cold, warm, cached) = turns(&engine, round);
+            figures.add("cold_ttft", cold, "ms");
+            figures.add("second_turn_ttft", warm, "ms");
+            figures.add("second_turn_cached", cached, "of prompt");
+        }
+        if parts.contains("stall") {
+            figures.add("stall_by_one_prefill", stall(&engine, 1, round), "ms");
+            figures.add("stall_by_three_prefills", stall(&engine, 3, round), "ms");
+            figures.add("one_stream_full_cache", one_stream(&engine, round + 1000), "tokens/s");
+        }
     }
     figures.print();
     figures.ratio("one_stream", "bare", ">= 0.9");
@@ -154,6 +172,7 @@ struct Figures(Vec<(&'static str, &'static str, Vec<f64>)>);
 
 impl Figures {
     fn add(&mut self, name: &'static str, value: f64, unit: &'static str) {
+        eprintln!("  {name} {value:.2} {unit}");
         match self.0.iter_mut().find(|(known, ..)| *known == name) {
             Some((.., values)) => values.push(value),
             None => self.0.push((name, unit, vec![value])),
@@ -214,7 +233,11 @@ impl Engine {
             ..Settings::default()
         };
         let program = std::env::current_exe().expect("this program");
-        let child = Command::new(program).env(SETTINGS_VARIABLE, settings.to_json()).spawn().expect("the engine");
+        let child = Command::new(program)
+            .envs(engine::ENVIRONMENT.iter().copied())
+            .env(SETTINGS_VARIABLE, settings.to_json())
+            .spawn()
+            .expect("the engine");
         drop(theirs);
         let begun = Instant::now();
         await_ready(&link);

@@ -111,7 +111,8 @@ fn counters(raw: i32) -> Result<Counters, String> {
     Ok(Counters::over(board.engine()))
 }
 
-fn service(
+/// Everything that the HTTP side needs.
+pub(super) fn service(
     settings: &Settings,
     vocabulary: Vocabulary,
     batch: mpsc::Sender<Message>,
@@ -125,15 +126,15 @@ fn service(
 }
 
 /// The thread that loads and evaluates.
-struct Work {
-    inbox: mpsc::Sender<Message>,
-    loaded: oneshot::Receiver<Result<Vocabulary, String>>,
+pub(super) struct Work {
+    pub(super) inbox: mpsc::Sender<Message>,
+    pub(super) loaded: oneshot::Receiver<Result<Vocabulary, String>>,
     /// Closes when the thread has ended, model and all.
     ended: oneshot::Receiver<()>,
 }
 
 impl Work {
-    fn begin(settings: &Settings, counters: Counters) -> Result<Work, String> {
+    pub(super) fn begin(settings: &Settings, counters: Counters) -> Result<Work, String> {
         let (inbox, messages) = mpsc::channel();
         let (tell, loaded) = oneshot::channel();
         let (alive, ended) = oneshot::channel::<()>();

@@ -23,6 +23,8 @@ mod answer;
 mod life;
 #[cfg(feature = "engine")]
 pub mod model;
+#[cfg(all(test, feature = "engine"))]
+mod model_tests;
 #[cfg(feature = "engine")]
 pub mod prompt;
 #[cfg(feature = "engine")]
@@ -38,6 +40,11 @@ use std::path::PathBuf;
 
 /// The environment variable that carries [`Settings`] as JSON over the exec.
 pub const SETTINGS_VARIABLE: &str = "CHATCORN_ENGINE";
+
+/// Environment of the engine's exec, read by libgomp before `main`: a thread that waits for its partner spins for some
+/// tens of microseconds and then sleeps. With the default (300,000 turns, longer than a time slice) a waiting thread
+/// eats the time of the one that it waits for as soon as anything else wants the processors.
+pub const ENVIRONMENT: &[(&str, &str)] = &[("GOMP_SPINCOUNT", "10000")];
 
 /// What the master tells the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-/// A running stream waits for no longer than this for its next token; half of the promise (250 ms), for steps vary.
-const STREAM_STEP: Duration = Duration::from_millis(125);
+/// A running stream waits for about so long for its next token while a prompt is evaluated; a third of the promise
+/// (250 ms), for steps vary and a token may bring no text of its own.
+const STREAM_STEP: Duration = Duration::from_millis(80);
 /// With no running stream, the time until a newcomer or a cancel is seen.
 const ALONE_STEP: Duration = Duration::from_millis(300);
+/// With no running stream, at least so many: llama.cpp's attention on the CPU works on tiles of 64 tokens, and is
+/// half as fast below (`ggml_fa_tile_config`).
+const ALONE_TOKENS_MIN: usize = 64;
 /// Steps smaller than this say little of what a prompt token costs: the fixed cost of a step hides it.
 const TELLING_TOKENS: usize = 16;
 
@@ -24,9 +28,9 @@ impl Pace {
 
     /// Prompt tokens for the next step, with `streams` that each add their own token to it.
     pub fn chunk(&self, streams: usize) -> usize {
-        let budget = if streams > 0 { STREAM_STEP } else { ALONE_STEP };
+        let (budget, least) = if streams > 0 { (STREAM_STEP, 1) } else { (ALONE_STEP, ALONE_TOKENS_MIN) };
         let tokens = (budget.as_micros() as f64 / self.token_us) as usize;
-        tokens.saturating_sub(streams).clamp(1, self.chunk_max.saturating_sub(streams).max(1))
+        tokens.saturating_sub(streams).max(least).min(self.chunk_max.saturating_sub(streams).max(1))
     }
 
     /// A step of `tokens` took `elapsed`. A costlier one counts at once, a cheaper one by degrees.
@@ -93,17 +97,17 @@ mod tests {
                 );
             }
             let step = Duration::from_micros(token_us * (pace.chunk(2) + 2) as u64);
-            assert!(step < Duration::from_millis(150), "{token_us} us a token: {step:?}");
+            assert!(step < Duration::from_millis(110), "{token_us} us a token: {step:?}");
             assert!(pace.chunk(0) >= pace.chunk(2));
         }
     }
 
     #[test]
     fn a_chunk_is_never_empty_nor_over_the_batch() {
-        let mut pace = Pace::new(64);
+        let mut pace = Pace::new(128);
         pace.note(100, Duration::from_secs(1_000));
-        assert_eq!(pace.chunk(4), 1);
+        assert_eq!((pace.chunk(4), pace.chunk(0)), (1, ALONE_TOKENS_MIN));
         (0..200).for_each(|_| pace.note(100, Duration::from_micros(1)));
-        assert_eq!((pace.chunk(0), pace.chunk(4)), (64, 60));
+        assert_eq!((pace.chunk(0), pace.chunk(4)), (128, 124));
     }
 }

@@ -86,13 +86,14 @@ impl Template {
         self.close_ends(safe, marks)
     }
 
-    /// A message's end (also before the spaces that templates cut off) that a control text begins with, or its start
-    /// that one ends with, is cut from the template's words by a mark.
+    /// A message's end (also before the spaces that templates cut off) that a control text begins with, its start
+    /// that one ends with, or a message that one contains, is cut from the template's words by a mark.
     fn close_ends(&self, text: String, marks: &mut Marks) -> String {
         let (start, end) = (text.len() - text.trim_start().len(), text.trim_end().len());
         let core = text.get(start..end).unwrap_or_default();
-        let opens = self.texts.iter().any(|control| splits(control).any(|(head, _)| core.ends_with(head)));
-        let closes = self.texts.iter().any(|control| splits(control).any(|(_, tail)| core.starts_with(tail)));
+        let inside = !core.is_empty() && self.texts.iter().any(|control| control.contains(core));
+        let opens = inside || self.texts.iter().any(|control| splits(control).any(|(head, _)| core.ends_with(head)));
+        let closes = inside || self.texts.iter().any(|control| splits(control).any(|(_, tail)| core.starts_with(tail)));
         if !opens && !closes {
             return text;
         }
@@ -258,7 +259,7 @@ mod tests {
     fn a_message_cannot_complete_the_templates_words() {
         let source = "{% for m in messages %}<|im_{{ m['content'] | trim }}|>{% endfor %}";
         let pieces = template(source).render(&user(" end "), 1).unwrap();
-        assert!(!pieces.contains(&Piece::Trusted("<|im_end|>".into())) || pieces.len() > 1, "{pieces:?}");
+        assert_eq!(trusted(&pieces), ["<|im_", "end", "|>"]);
         let pieces = template("{{ messages[0]['content'] | trim }}s>").render(&user("< "), 1).unwrap();
         assert_eq!(trusted(&pieces), ["<", "s>"]);
     }
