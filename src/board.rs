@@ -92,14 +92,11 @@ impl Board {
         Slot { words: &self.words[at..][..SLOT_STRIDE] }
     }
 
-    /// Every lane that a live worker has opened.
-    pub fn lanes(&self) -> impl Iterator<Item = Lane> + use<> {
+    /// The slots of all workers that accept, each with its number.
+    pub fn ready(&self) -> impl Iterator<Item = (usize, Slot)> + use<> {
         let board = *self;
         let opened = (self.words[OPENED].load(Relaxed) as usize).min(SLOTS_MAX);
-        (0..opened).map(move |number| board.slot(number)).filter(|slot| slot.state() == State::Ready).flat_map(|slot| {
-            let open = slot.lane_count();
-            (0..open).map(move |lane| slot.lane(lane))
-        })
+        (0..opened).map(move |number| (number, board.slot(number))).filter(|(_, slot)| slot.state() == State::Ready)
     }
 
     /// What the master knows of the engine.
@@ -247,6 +244,20 @@ impl Slot {
         (self.words[Self::LANES].load(Relaxed) as usize).min(LANES_MAX)
     }
 
+    /// How busy the whole worker is. A newcomer's handicap, which melts, keeps it from being given everything at once.
+    pub fn weight(&self) -> u64 {
+        let (weight, handicap) = self
+            .lanes()
+            .fold((0, 0), |(weight, handicap), lane| (weight + lane.weight(), u64::max(handicap, lane.handicap())));
+        weight + handicap
+    }
+
+    /// The lanes that the worker opened.
+    pub fn lanes(&self) -> impl Iterator<Item = Lane> + use<> {
+        let slot = *self;
+        (0..self.lane_count()).map(move |number| slot.lane(number))
+    }
+
     /// The lane with this number, below [`LANES_MAX`].
     pub fn lane(&self, number: usize) -> Lane {
         Lane { words: &self.words[SLOT_WORDS + number.min(LANES_MAX - 1) * LANE_WORDS..][..LANE_WORDS] }
@@ -311,10 +322,13 @@ impl Lane {
         self.words[Self::REQUESTS].load(Relaxed)
     }
 
-    /// How busy: connections, and those with a request count twice. A newcomer's handicap, which melts, keeps it
-    /// from being given everything at once.
+    /// How busy: connections, and those with a request count twice.
     pub fn weight(&self) -> u64 {
-        self.connections() + self.in_flight() + self.words[Self::HANDICAP].load(Relaxed)
+        self.connections() + self.in_flight()
+    }
+
+    fn handicap(&self) -> u64 {
+        self.words[Self::HANDICAP].load(Relaxed)
     }
 
     /// What a newcomer is taken to carry already.

@@ -1,12 +1,17 @@
-//! Who takes the next connection: the least busy loop that lives. Pure but for the board.
+//! Who takes the next connection: the least busy worker that lives, on its first loop that has room. Pure but for the
+//! board.
 //!
 //! The kernel wakes every loop that waits on a shared socket, and the first one up wins: plain shared accept gave 7
-//! of 8 kept connections to one worker. So a loop takes one only while no live loop carries less; who declines looks
-//! again in a millisecond.
+//! of 8 kept connections to one worker. So a loop takes one only while no live worker carries less; who declines looks
+//! again in a millisecond. Within a worker the connections stay together until one loop has [`LANE_LEAD`] more than the
+//! next: a loop with many finds several requests each time it is woken, and the second thread sleeps until it is
+//! needed (measured with 64 connections and 2 cores: 10 % more requests a second).
 
-use crate::board::{Board, Lane};
+use crate::board::{Board, Lane, Slot};
 use std::time::Duration;
 
+/// Weight that a loop takes before the next one of its worker begins.
+const LANE_LEAD: u64 = 32;
 /// How long a less busy loop is waited for before it is left out until it turns again.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// A newcomer counts as carrying all but so many of what the others carry, and less each second.
@@ -31,7 +36,8 @@ impl Balance {
 
     /// Sets this loop's handicap: it must not be given everything because it is new.
     pub fn enter(&self) {
-        let least = self.board.lanes().map(|lane| lane.weight()).min().unwrap_or(0);
+        let others = self.board.ready().filter(|(number, _)| *number != self.slot);
+        let least = others.map(|(_, slot)| slot.weight()).min().unwrap_or(0);
         self.own.set_handicap(least.saturating_sub(NEWCOMER_GAP_MAX));
     }
 
@@ -40,10 +46,9 @@ impl Balance {
         if self.worker_connections() >= self.connections_max {
             return false;
         }
-        let own = self.own.weight();
         let now_ms = now.as_millis() as u64;
         self.suspects.retain(|(lane, turns)| lane.turns() == *turns);
-        let lighter: Vec<Lane> = self.lighter(own, now_ms).collect();
+        let lighter: Vec<Lane> = self.lighter(now_ms).collect();
         if lighter.is_empty() {
             self.blocked_since = None;
             return true;
@@ -61,14 +66,25 @@ impl Balance {
         self.blocked_since = None;
     }
 
-    fn lighter(&self, own: u64, now_ms: u64) -> impl Iterator<Item = Lane> {
+    /// The live loops that a waiting connection belongs to rather than to this one.
+    fn lighter(&self, now_ms: u64) -> impl Iterator<Item = Lane> {
+        let worker = self.board.slot(self.slot);
+        let weight = worker.weight();
         let suspected = |lane: &Lane| self.suspects.iter().any(|(suspect, _)| suspect.same(lane));
-        self.board.lanes().filter(move |lane| lane.weight() < own && lane.live(now_ms) && !suspected(lane))
+        let workers = self.board.ready().filter(move |(number, slot)| *number != self.slot && slot.weight() < weight);
+        let others = workers.flat_map(|(_, slot)| slot.lanes());
+        others.chain(self.siblings(worker)).filter(move |lane| lane.live(now_ms) && !suspected(lane))
+    }
+
+    fn siblings(&self, worker: Slot) -> impl Iterator<Item = Lane> {
+        let own = worker.lanes().position(|lane| lane.same(&self.own)).unwrap_or_default() as u64;
+        let rank = self.own.weight() + own * LANE_LEAD;
+        let ranked = worker.lanes().enumerate();
+        ranked.filter(move |(number, lane)| lane.weight() + *number as u64 * LANE_LEAD < rank).map(|(_, lane)| lane)
     }
 
     fn worker_connections(&self) -> u64 {
-        let slot = self.board.slot(self.slot);
-        (0..slot.lane_count()).map(|number| slot.lane(number).connections()).sum()
+        self.board.slot(self.slot).lanes().map(|lane| lane.connections()).sum()
     }
 }
 
@@ -127,11 +143,24 @@ mod tests {
         let (board, one, two) = two_workers();
         (0..10).for_each(|_| one.connected());
         Balance::new(board, two, 1, 100).enter();
-        assert_eq!(two.weight(), 0, "the least busy carries nothing: itself");
-        board.slot(1).set_state(State::Booting);
-        Balance::new(board, two, 1, 100).enter();
-        assert_eq!(two.weight(), 6);
+        assert_eq!(board.slot(1).weight(), 6);
         two.melt_handicap();
-        assert_eq!(two.weight(), 3);
+        assert_eq!(board.slot(1).weight(), 3);
+    }
+
+    #[test]
+    fn a_second_loop_waits_until_the_first_has_its_lead() {
+        let board = Board::create().unwrap();
+        let worker = board.open(0);
+        worker.enter(100, 2);
+        worker.set_state(State::Ready);
+        let (first, second) = (worker.lane(0), worker.lane(1));
+        let takes = |lane: Lane| Balance::new(board, lane, 0, 1000).takes(MS * 1001);
+        [first, second].iter().for_each(|lane| lane.turn(1000));
+        assert!(takes(first) && !takes(second));
+        (0..LANE_LEAD).for_each(|_| first.connected());
+        assert!(takes(first) && takes(second), "equal: either");
+        first.connected();
+        assert!(!takes(first) && takes(second));
     }
 }
