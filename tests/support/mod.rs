@@ -1,10 +1,14 @@
 //! What every test needs.
 
 mod client;
+mod footprint;
+mod load;
 mod server;
 mod upstream;
 
 pub use client::{Answer, Connection, post};
+pub use footprint::Footprint;
+pub use load::Load;
 pub use server::{Server, lives, run};
 pub use upstream::{Upstream, Way};
 
