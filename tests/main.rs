@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod balance;
+mod breakdown;
 mod chat;
 mod configuration;
 mod errors;
