@@ -1,9 +1,11 @@
 //! What every test needs.
 
+mod browser;
 mod client;
 mod server;
 mod upstream;
 
+pub use browser::Browser;
 pub use client::{Answer, Connection, post};
 pub use server::{Server, lives, run};
 pub use upstream::{Upstream, Way};

@@ -21,6 +21,9 @@ let running = null; // the AbortController of the turn under way
 let serverHealth = "unknown";
 let waitUntil = 0; // no message before this time, in ms
 let limit = null;
+let looking = 0; // the timer of the next look at the server's health
+let due = null; // the turn that the next frame draws
+const places = new WeakMap(); // turn → its element
 
 start();
 
@@ -142,9 +145,11 @@ async function converse(turn) {
     failed(turn, error, control);
   }
   if (running === control) running = null;
+  const follow = atEnd();
   draw(turn);
   keep();
   refresh();
+  if (follow) scrollDown();
 }
 
 function asked(turn, before) {
@@ -181,9 +186,6 @@ function figures({ performance: seen = {}, metadata = {} }) {
 }
 
 // --- drawing ---
-
-const places = new WeakMap(); // turn → its element
-let due = null; // the turn that the next frame draws
 
 function soon(turn) {
   if (!due) requestAnimationFrame(() => {
@@ -247,7 +249,7 @@ function drawFailure(box, failure) {
 
 function drawWait(box, failure) {
   const left = Math.ceil(((failure.until ?? 0) - Date.now()) / 1000);
-  const waiting = left > 0 ? ` You can go on in ${duration(left)}.` : failure.kind === "wait" ? " You can go on now." : "";
+  const waiting = left > 0 ? ` You can go on in ${duration(left)}.` : failure.until ? "You can go on now." : "";
   const retry = box.querySelector(".retry");
   box.querySelector(".what").textContent = (failure.until && left <= 0 ? "" : failure.text) + waiting;
   retry.disabled = left > 0 || !maySend();
@@ -300,8 +302,6 @@ function tick() {
 }
 
 // --- the server's health ---
-
-let looking = 0;
 
 async function look() {
   clearTimeout(looking);
