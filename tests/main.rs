@@ -9,6 +9,7 @@ mod balance;
 mod chat;
 mod configuration;
 mod errors;
+mod faults;
 mod limits;
 mod logs;
 #[cfg(feature = "engine")]

@@ -60,8 +60,10 @@ fn a_person_asks_stops_asks_again_and_reloads() {
     say(&mut browser, "What is one and two?");
     browser.wait_text(".reply .text", "one");
     assert_eq!(browser.eval("document.querySelector('#message').value"), "");
+    let shown = "['#stop', '#send', '#welcome'].map((one) => document.querySelector(one).checkVisibility())";
+    assert_eq!(browser.eval(shown), json!([true, false, false]));
     browser.picture("streaming");
-    browser.press("Escape", 0);
+    browser.click("#stop");
     browser.wait_text(".note", "Stopped.");
     upstream.left.recv_timeout(LIMIT).unwrap();
     upstream.release();
@@ -212,7 +214,10 @@ fn everything_works_by_keyboard_and_on_a_phone() {
     browser.press("Enter", 0);
     browser.wait_text(".reply .text", "one");
     assert_eq!(browser.eval("document.activeElement.id"), "message");
+    browser.press("Escape", 0);
+    browser.wait_text(".note", "Stopped.");
     upstream.release();
+    browser.click(".again");
     browser.wait_text(".figures", "3 tokens");
     browser.size(360, 740, true);
     say_on_phone(

@@ -23,7 +23,8 @@ mod answer;
 mod life;
 #[cfg(feature = "engine")]
 pub mod model;
-#[cfg(all(test, feature = "engine"))]
+#[cfg(test)]
+#[cfg(feature = "engine")]
 mod model_tests;
 #[cfg(feature = "engine")]
 pub mod prompt;

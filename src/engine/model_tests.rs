@@ -275,7 +275,7 @@ fn many_at_once_are_all_answered() {
     let alone: Vec<String> = asked.iter().map(|said| first_word(said)).collect();
     std::thread::scope(|scope| {
         for (said, alone) in asked.iter().zip(&alone).chain(asked.iter().zip(&alone)) {
-            scope.spawn(|| assert_eq!(&first_word(said), alone, "{said}"));
+            scope.spawn(move || assert_eq!(&first_word(said), alone, "{said}"));
         }
     });
     assert_eq!(served.count(counters::REQUESTS), 12);

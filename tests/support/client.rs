@@ -36,9 +36,14 @@ impl Answer {
 impl Connection {
     /// Connects.
     pub fn open(address: &str) -> Connection {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        Connection { stream: BufReader::new(stream) }
+        Connection::try_open(address).unwrap()
+    }
+
+    /// Connects, or says why not.
+    pub fn try_open(address: &str) -> io::Result<Connection> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        Ok(Connection { stream: BufReader::new(stream) })
     }
 
     /// Sends bytes as they are.

@@ -129,6 +129,7 @@ async function converse(turn) {
   const control = running = new AbortController();
   say("Chatcorn is answering");
   draw(turn);
+  refresh();
   scrollDown();
   keep();
   try {
