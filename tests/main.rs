@@ -15,6 +15,7 @@ mod limits;
 mod logs;
 #[cfg(feature = "engine")]
 mod model;
+mod page;
 mod reload;
 mod supervision;
 mod support;

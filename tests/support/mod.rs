@@ -1,11 +1,13 @@
 //! What every test needs.
 
+mod browser;
 mod client;
 mod footprint;
 mod load;
 mod server;
 mod upstream;
 
+pub use browser::Browser;
 pub use client::{Answer, Connection, post};
 pub use footprint::Footprint;
 pub use load::Load;

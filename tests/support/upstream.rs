@@ -21,6 +21,8 @@ pub enum Way {
     Breaks,
     /// JSON that is no chunk.
     Junk,
+    /// This text (escaped as in JSON) and nothing else.
+    Says(&'static str),
     /// For [`super::Load`]: at once, but a message `drip` gets a piece every 20 ms for half a second.
     Load,
 }
@@ -111,6 +113,10 @@ fn answer(mut stream: &TcpStream, way: Way, gone: &Sender<()>, gate: &(Mutex<boo
             let length = body.len();
             let text =
                 format!("HTTP/1.1 500 X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+            return stream.write_all(text.as_bytes()).ok();
+        }
+        Way::Says(text) => {
+            let text = format!("{head}{}{}0\r\n\r\n", piece(text), chunk("[DONE]"));
             return stream.write_all(text.as_bytes()).ok();
         }
         Way::Junk => return stream.write_all(format!("{head}{}", chunk("[1,2]")).as_bytes()).ok(),
