@@ -8,6 +8,8 @@
 //! engine their section. Readers take each word as it is; nothing here is a lock, and nothing read here is trusted:
 //! the master shows it, and never indexes, signals or opens by it.
 
+pub mod tally;
+
 use crate::sys::{clock, shm::Words};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,8 +29,9 @@ const SENDER_WORDS: usize = 8;
 /// Senders beside the workers: the master and the engine.
 const SENDERS_MAX: usize = SLOTS_MAX + 2;
 const SLOT_WORDS: usize = 16;
-/// Two cache lines: a lane's writes must not slow its neighbour's.
-const LANE_WORDS: usize = 16;
+/// Whole cache lines: a lane's writes must not slow its neighbour's. The first two are its life, then its tally.
+const LANE_WORDS: usize = TALLY_AT + tally::WORDS.next_multiple_of(16);
+const TALLY_AT: usize = 16;
 const SLOT_STRIDE: usize = SLOT_WORDS + LANES_MAX * LANE_WORDS;
 const SLOTS_AT: usize = HEADER_WORDS + LOG_WORDS + ENGINE_WORDS + SENDERS_MAX * SENDER_WORDS;
 
@@ -94,9 +97,14 @@ impl Board {
 
     /// The slots of all workers that accept, each with its number.
     pub fn ready(&self) -> impl Iterator<Item = (usize, Slot)> + use<> {
+        self.opened().filter(|(_, slot)| slot.state() == State::Ready)
+    }
+
+    /// The slots that anybody ever used, each with its number.
+    pub fn opened(&self) -> impl Iterator<Item = (usize, Slot)> + use<> {
         let board = *self;
         let opened = (self.words[OPENED].load(Relaxed) as usize).min(SLOTS_MAX);
-        (0..opened).map(move |number| (number, board.slot(number))).filter(|(_, slot)| slot.state() == State::Ready)
+        (0..opened).map(move |number| (number, board.slot(number)))
     }
 
     /// What the master knows of the engine.
@@ -258,6 +266,12 @@ impl Slot {
         (0..self.lane_count()).map(move |number| slot.lane(number))
     }
 
+    /// Every lane, those of earlier lives too.
+    pub fn all_lanes(&self) -> impl Iterator<Item = Lane> + use<> {
+        let slot = *self;
+        (0..LANES_MAX).map(move |number| slot.lane(number))
+    }
+
     /// The lane with this number, below [`LANES_MAX`].
     pub fn lane(&self, number: usize) -> Lane {
         Lane { words: &self.words[SLOT_WORDS + number.min(LANES_MAX - 1) * LANE_WORDS..][..LANE_WORDS] }
@@ -284,6 +298,11 @@ impl Lane {
         for word in [Self::CONNECTIONS, Self::IN_FLIGHT, Self::HANDICAP, Self::BEAT_MS, Self::PARKED, Self::TURNS] {
             self.words[word].store(0, Relaxed);
         }
+    }
+
+    /// Its requests' counters.
+    pub fn tally(&self) -> tally::Tally {
+        tally::Tally::over(&self.words[TALLY_AT..])
     }
 
     /// One connection more.

@@ -19,6 +19,8 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A path; the socket is made with mode 0600 unless the operator set a umask.
     Unix(PathBuf),
+    /// One of the others, where operators look and nobody else.
+    Admin(Box<Address>),
 }
 
 impl Address {
@@ -43,7 +45,20 @@ impl Address {
 
     /// True when other machines can reach it.
     pub fn is_public(&self) -> bool {
-        matches!(self, Address::Tcp(address) if !address.ip().is_loopback())
+        matches!(self.plain(), Address::Tcp(address) if !address.ip().is_loopback())
+    }
+
+    /// The address itself, whatever it is for.
+    pub fn plain(&self) -> &Address {
+        match self {
+            Address::Admin(inner) => inner.plain(),
+            plain => plain,
+        }
+    }
+
+    /// What it is for.
+    pub fn purpose(&self) -> Purpose {
+        if matches!(self, Address::Admin(_)) { Purpose::Admin } else { Purpose::Public }
     }
 }
 
@@ -51,8 +66,36 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Tcp(address) => write!(f, "http://{address}"),
+            Address::Admin(inner) => write!(f, "{inner}"),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+/// What is served at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The API.
+    Public,
+    /// Metrics and status.
+    Admin,
+}
+
+/// A listening socket as a runtime thread holds it.
+pub struct Door {
+    /// To accept from.
+    pub socket: Socket,
+    /// What who comes in is served.
+    pub purpose: Purpose,
+}
+
+impl Door {
+    /// Another handle to the same socket.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn try_clone(&self) -> io::Result<Door> {
+        Ok(Door { socket: self.socket.try_clone()?, purpose: self.purpose })
     }
 }
 
@@ -68,9 +111,10 @@ impl Listener {
     /// # Errors
     /// [`BindError`] with the address; `in_use` tells an operator's mistake from the rest.
     pub fn bind(address: &Address, backlog: i32, umask_mode: Option<u32>) -> Result<Listener, BindError> {
-        let socket = match address {
+        let socket = match address.plain() {
             Address::Tcp(tcp) => bind_tcp(*tcp),
             Address::Unix(path) => bind_unix(path, umask_mode),
+            Address::Admin(_) => Err(io::ErrorKind::InvalidInput.into()),
         };
         let listening = socket.and_then(|socket| {
             socket.listen(backlog)?;
@@ -94,6 +138,14 @@ impl Listener {
     /// Out of descriptors.
     pub fn socket(&self) -> io::Result<Socket> {
         self.socket.try_clone()
+    }
+
+    /// The same, with what it is for.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn door(&self) -> io::Result<Door> {
+        Ok(Door { socket: self.socket()?, purpose: self.address.purpose() })
     }
 }
 
@@ -174,7 +226,11 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 fn resolved(asked: &Address, socket: &Socket) -> Address {
     let local = socket.local_addr().ok().and_then(|address| address.as_socket());
-    local.map_or_else(|| asked.clone(), Address::Tcp)
+    match (local, asked.purpose()) {
+        (None, _) => asked.clone(),
+        (Some(local), Purpose::Public) => Address::Tcp(local),
+        (Some(local), Purpose::Admin) => Address::Admin(Box::new(Address::Tcp(local))),
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod errors;
 mod faults;
 mod limits;
 mod logs;
+mod metrics;
 #[cfg(feature = "engine")]
 mod model;
 mod page;

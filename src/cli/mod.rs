@@ -17,7 +17,8 @@ const ANSWER_BYTES_MAX: u64 = 512;
 /// A sentence: nobody listens, no answer in time, another status than 200.
 pub fn healthcheck(address: &Address) -> Result<(), String> {
     let told = |error: io::Error| format!("{address} does not answer: {error}");
-    let status = match address {
+    let status = match address.plain() {
+        Address::Admin(_) => return Err(format!("{address} is not for the public")),
         Address::Tcp(tcp) => {
             let stream = TcpStream::connect_timeout(&reachable(*tcp), LIMIT).map_err(told)?;
             stream.set_read_timeout(Some(LIMIT)).and_then(|()| ask(stream)).map_err(told)?

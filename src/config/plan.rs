@@ -404,7 +404,14 @@ pub fn addresses(values: &mut Values<'_>) -> Vec<Address> {
         (false, Some(port)) => vec![format!("0.0.0.0:{port}")],
         _ => values.texts("bind"),
     };
-    let source = values.source("bind");
+    let public = parsed(values, "bind", texts);
+    let admin = values.texts("admin_bind").into_iter().filter(|text| !text.is_empty()).collect();
+    let admin = parsed(values, "admin_bind", admin);
+    public.into_iter().chain(admin.into_iter().map(|address| Address::Admin(Box::new(address)))).collect()
+}
+
+fn parsed(values: &mut Values<'_>, key: &str, texts: Vec<String>) -> Vec<Address> {
+    let source = values.source(key);
     let mut addresses = Vec::new();
     for text in texts {
         match Address::parse(&text) {

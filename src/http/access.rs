@@ -2,7 +2,7 @@
 
 use super::ids::Id;
 use super::strict::Ledger;
-use crate::board::Lane;
+use crate::board::{Lane, tally};
 use crate::log::access;
 use crate::sys::clock;
 use http::{HeaderValue, Method, Uri, Version};
@@ -29,6 +29,8 @@ pub struct Access {
     user_agent: Option<HeaderValue>,
     client: Option<IpAddr>,
     ledger: Arc<Ledger>,
+    /// The route's number in [`tally::ROUTES`].
+    pub route: usize,
     /// The response's status.
     pub status: u16,
     /// Bytes of the request's body.
@@ -66,6 +68,7 @@ impl Access {
             user_agent: request.headers().get(http::header::USER_AGENT).cloned(),
             client,
             ledger,
+            route: tally::OTHER,
             status: CLIENT_LEFT,
             bytes_in: 0,
             verdict: "-",
@@ -103,6 +106,7 @@ impl Drop for Access {
         self.lane.request_ended();
         self.ledger.answered();
         let duration = self.whole.unwrap_or_else(|| self.elapsed());
+        self.lane.tally().ended(self.route, self.status, self.verdict, duration, self.first_byte);
         access::emit(&access::Record {
             request_id: self.id.text(),
             client: self.client,

@@ -6,6 +6,7 @@
 use super::App;
 use super::strict::{Ledger, Strict, Times};
 use crate::limit::Peer;
+use crate::listener::Purpose;
 use crate::sys::clock;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -77,7 +78,7 @@ impl Drop for Entry<'_> {
 }
 
 /// Serves one connection to its end.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(app: Arc<App>, peer: Peer, stream: S) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(app: Arc<App>, peer: (Peer, Purpose), stream: S) {
     let (number, ledger) = app.connections.enter();
     let _entry = Entry { connections: &app.connections, number };
     let service = service_fn(|request| {

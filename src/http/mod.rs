@@ -18,17 +18,19 @@ pub mod head;
 pub mod headers;
 pub mod ids;
 pub mod leaving;
+pub mod metrics;
 pub mod page;
 pub mod route;
 mod status;
 pub mod strict;
 
-use crate::board::Lane;
+use crate::board::{Board, Lane, tally};
 use crate::chat::ask::{Ask, ModeChange, check_session_id};
 use crate::chat::session::Principal;
 use crate::chat::upstream::Call;
 use crate::chat::{Chat, Delta};
 use crate::limit::{Endpoint, Identity, Limiter, Outcome, Peer, Trusted, Verdict};
+use crate::listener::Purpose;
 use crate::log::{self, Security};
 use crate::sys::clock;
 use access::Access;
@@ -37,8 +39,8 @@ use bytes::Bytes;
 use connection::Connections;
 use fault::{Code, Fault};
 use headers::{Base, Headers, REQUEST_ID};
-use http::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use ids::Ids;
 use leaving::Leaving;
@@ -82,6 +84,7 @@ pub struct App {
     connections: Arc<Connections>,
     lane: Lane,
     slot: usize,
+    board: Board,
     leaving: Arc<Leaving>,
 }
 
@@ -105,14 +108,14 @@ impl App {
         plan: Plan,
         chat: Chat,
         limiter: Option<Limiter>,
-        (slot, lane): (usize, Lane),
+        (board, slot, lane): (Board, usize, Lane),
         leaving: Arc<Leaving>,
     ) -> std::io::Result<App> {
         let headers = Headers::new(&plan.cors_origins);
         let intake = Intake::new(plan.body_bytes_max);
         let connections = Arc::new(Connections::default());
         leaving.concerns(connections.clone());
-        Ok(App { headers, intake, ids: Ids::new()?, chat, limiter, connections, lane, slot, leaving, plan })
+        Ok(App { headers, intake, ids: Ids::new()?, chat, limiter, connections, lane, slot, board, leaving, plan })
     }
 
     /// Ends connections that wait for too long; to be called once a second.
@@ -136,7 +139,7 @@ impl App {
     /// None: a failure is a response too.
     pub async fn serve(
         &self,
-        peer: Peer,
+        (peer, purpose): (Peer, Purpose),
         ledger: Arc<Ledger>,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
@@ -150,6 +153,7 @@ impl App {
         let context = Context { client, ledger: &ledger, origin, headers: &head.headers, access: &mut access };
         let answer = match refusal {
             Some(refusal) => Err(Fault::from(refusal)),
+            None if purpose == Purpose::Admin => self.operate(&head, &context),
             None => self.answer(&head, body, context, &mut verdict).await,
         };
         let mut response = answer.unwrap_or_else(|fault| self.refuse(&fault, &head, client, &access));
@@ -165,6 +169,21 @@ impl App {
         Ok(response.map(|body| body.recorded(access)))
     }
 
+    /// What the operators' own address serves, and nothing else does.
+    fn operate(&self, head: &http::request::Parts, context: &Context<'_>) -> Answer {
+        let (kind, body) = match head.uri.path() {
+            "/metrics" => ("text/plain; version=0.0.4; charset=utf-8", metrics::text(self.board)),
+            "/status" => ("application/json", metrics::status(self.board).to_string()),
+            _ => return Err(Fault::not_found()),
+        };
+        if !matches!(head.method, Method::GET | Method::HEAD) {
+            return Err(Fault::method_not_allowed("GET, HEAD"));
+        }
+        let mut response = self.ok(Base::Api, context, body.into());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        Ok(response)
+    }
+
     async fn answer(
         &self,
         head: &http::request::Parts,
@@ -173,6 +192,7 @@ impl App {
         verdict: &mut Option<Verdict>,
     ) -> Answer {
         let found = route::find(&head.method, head.uri.path());
+        context.access.route = found.map_or(tally::OTHER, Route::number);
         if let (Some(limiter), Some(endpoint)) = (&self.limiter, limited(found, head.uri.path())) {
             let client = limiter.client(Identity::Peer(context.client));
             let made = match limiter.check_now(&client, endpoint, clock::monotonic_ms()) {

@@ -1,6 +1,7 @@
 //! Which endpoint a request means. Pure.
 
 use super::page::File;
+use crate::board::tally;
 use http::Method;
 
 /// An endpoint.
@@ -26,6 +27,23 @@ pub enum Route {
     ModeSet,
     /// `OPTIONS` of any known path.
     Preflight,
+}
+
+impl Route {
+    /// Its number in [`tally::ROUTES`].
+    pub fn number(self) -> usize {
+        match self {
+            Route::Health => 0,
+            Route::Live => 1,
+            Route::Ready => 2,
+            Route::Root => 3,
+            Route::Page(_) => 4,
+            Route::Chat => tally::CHAT,
+            Route::Initialize => 6,
+            Route::ModeGet | Route::ModeSet => 7,
+            Route::Preflight => tally::OTHER,
+        }
+    }
 }
 
 /// Why there is no endpoint.

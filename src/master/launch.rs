@@ -77,8 +77,11 @@ impl Launcher {
         let sockets = Kit::sockets(&self.listeners)?;
         let (ours, theirs) = fd::packet_pair()?;
         self.board.open(slot);
-        let keep: Vec<RawFd> =
-            sockets.iter().map(AsRawFd::as_raw_fd).chain([writer.as_raw_fd(), theirs.as_raw_fd()]).collect();
+        let keep: Vec<RawFd> = sockets
+            .iter()
+            .map(|door| door.socket.as_raw_fd())
+            .chain([writer.as_raw_fd(), theirs.as_raw_fd()])
+            .collect();
         let kit = Kit {
             plan: plan.worker.clone(),
             listeners: sockets,

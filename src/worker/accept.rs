@@ -4,6 +4,7 @@ use super::balance::Balance;
 use crate::board::Lane;
 use crate::http::{App, connection};
 use crate::limit::Peer;
+use crate::listener::{Door, Purpose};
 use crate::sys::{clock, readiness};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::Socket;
@@ -25,22 +26,23 @@ const RETRY: Duration = Duration::from_millis(100);
 /// # Errors
 /// The socket cannot be watched.
 pub async fn run(
-    socket: Socket,
+    door: Door,
     app: Arc<App>,
     lane: Lane,
     balance: Balance,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    let Door { socket, purpose } = door;
     let listener = readiness::watch(socket)?;
     tokio::select! {
         biased;
         _ = stop.wait_for(|stop| *stop) => {}
-        () = accept(&listener, &app, lane, balance) => {}
+        () = accept(&listener, purpose, &app, lane, balance) => {}
     }
     Ok(())
 }
 
-async fn accept(listener: &AsyncFd<Socket>, app: &Arc<App>, lane: Lane, mut balance: Balance) {
+async fn accept(listener: &AsyncFd<Socket>, purpose: Purpose, app: &Arc<App>, lane: Lane, mut balance: Balance) {
     loop {
         let Ok(mut ready) = listener.readable().await else { return };
         if !balance.takes(clock::monotonic()) {
@@ -54,7 +56,9 @@ async fn accept(listener: &AsyncFd<Socket>, app: &Arc<App>, lane: Lane, mut bala
             continue;
         }
         match ready.try_io(|listener| listener.get_ref().accept()) {
-            Ok(Ok((stream, peer))) => open(stream, peer.as_socket().map(|address| address.ip()), app, lane),
+            Ok(Ok((stream, peer))) => {
+                open((stream, purpose), peer.as_socket().map(|address| address.ip()), app, lane);
+            }
             Ok(Err(error)) if passing(&error) => {}
             Ok(Err(error)) => {
                 tracing::error!(%error, "accept failed");
@@ -79,7 +83,7 @@ fn passing(error: &io::Error) -> bool {
     )
 }
 
-fn open(stream: Socket, peer: Option<IpAddr>, app: &Arc<App>, lane: Lane) {
+fn open((stream, purpose): (Socket, Purpose), peer: Option<IpAddr>, app: &Arc<App>, lane: Lane) {
     let permit = Permit::new(lane);
     if stream.set_nonblocking(true).is_err() {
         return;
@@ -90,14 +94,14 @@ fn open(stream: Socket, peer: Option<IpAddr>, app: &Arc<App>, lane: Lane) {
             let Ok(stream) = tokio::net::TcpStream::from_std(stream.into()) else { return };
             tokio::spawn(async move {
                 let _permit = permit;
-                connection::serve(app, Peer::Address(client), stream).await;
+                connection::serve(app, (Peer::Address(client), purpose), stream).await;
             });
         }
         None => {
             let Ok(stream) = tokio::net::UnixStream::from_std(stream.into()) else { return };
             tokio::spawn(async move {
                 let _permit = permit;
-                connection::serve(app, Peer::Unix, stream).await;
+                connection::serve(app, (Peer::Unix, purpose), stream).await;
             });
         }
     }

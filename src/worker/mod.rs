@@ -19,14 +19,13 @@ use crate::chat::{self, Chat, store::Store};
 use crate::http::leaving::Leaving;
 use crate::http::{self, App};
 use crate::limit::{self, Limiter};
-use crate::listener::Listener;
+use crate::listener::{Door, Listener};
 use crate::log;
 use crate::sys::{clock, readiness, signal::SelfPipe};
 use balance::Balance;
 use drain::Switches;
 use link::{Received, ToMaster, ToWorker};
 use nix::sys::signal::Signal;
-use socket2::Socket;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
@@ -68,7 +67,7 @@ pub struct Kit {
     /// Its configuration.
     pub plan: Plan,
     /// The shared sockets.
-    pub listeners: Vec<Socket>,
+    pub listeners: Vec<Door>,
     /// To the master.
     pub link: OwnedFd,
     /// Its end of a log pipe.
@@ -86,8 +85,8 @@ impl Kit {
     ///
     /// # Errors
     /// Out of descriptors.
-    pub fn sockets(listeners: &[Listener]) -> io::Result<Vec<Socket>> {
-        listeners.iter().map(Listener::socket).collect()
+    pub fn sockets(listeners: &[Listener]) -> io::Result<Vec<Door>> {
+        listeners.iter().map(Listener::door).collect()
     }
 }
 
@@ -147,10 +146,10 @@ struct Shared {
     ending: watch::Sender<bool>,
 }
 
-fn live(shared: Shared, listeners: Vec<Socket>, link: OwnedFd) -> io::Result<()> {
+fn live(shared: Shared, listeners: Vec<Door>, link: OwnedFd) -> io::Result<()> {
     let (up, ups) = mpsc::channel();
     for number in 1..shared.plan.threads {
-        let sockets = listeners.iter().map(Socket::try_clone).collect::<io::Result<Vec<_>>>()?;
+        let sockets = listeners.iter().map(Door::try_clone).collect::<io::Result<Vec<_>>>()?;
         let (shared, up) = (shared.clone(), up.clone());
         std::thread::Builder::new().name(format!("lane {number}")).spawn(move || {
             let lines_wait = Arc::new(Notify::new());
@@ -203,17 +202,13 @@ async fn hand_over_lines(waiting: Arc<Notify>) {
 }
 
 /// One loop: accepts from every socket until the drain, and beats until the process ends.
-async fn lane(
-    shared: &Shared,
-    sockets: Vec<Socket>,
-    number: usize,
-    up: &mpsc::Sender<io::Result<()>>,
-) -> io::Result<()> {
+async fn lane(shared: &Shared, sockets: Vec<Door>, number: usize, up: &mpsc::Sender<io::Result<()>>) -> io::Result<()> {
     let own = shared.board.slot(shared.slot).lane(number);
     let chat =
         Chat::new(shared.plan.chat.clone(), shared.store.clone(), shared.health.clone(), shared.ending.subscribe());
     let limiter = shared.plan.limits.as_ref().zip(shared.limits).map(|(plan, counts)| Limiter::new(plan, counts));
-    let app = App::new(shared.plan.http.clone(), chat, limiter, (shared.slot, own), shared.leaving.clone())?;
+    let app =
+        App::new(shared.plan.http.clone(), chat, limiter, (shared.board, shared.slot, own), shared.leaving.clone())?;
     let app = Arc::new(app);
     if let Some(limiter) = app.limiter() {
         tokio::spawn(limiter.keep());
