@@ -23,7 +23,7 @@ pub mod worker;
 use config::args::{self, Wish};
 use config::problem::Problems;
 use config::{Plan, Sources, settings};
-use listener::Listener;
+use listener::Listeners;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -156,7 +156,7 @@ fn serve(sources: &mut Sources) -> ExitCode {
     code
 }
 
-fn run_master(plan: Plan, listeners: Vec<Listener>, engine_socket: socket2::Socket, sources: Sources) -> ExitCode {
+fn run_master(plan: Plan, listeners: Listeners, engine_socket: socket2::Socket, sources: Sources) -> ExitCode {
     let run = || {
         let board = board::Board::create()?;
         board.set_engine_state(master::engine_expected(&plan.master));
@@ -180,12 +180,12 @@ fn loaded(sources: &Sources) -> Option<Plan> {
     plan
 }
 
-fn bind(plan: &Plan) -> Result<Vec<Listener>, ExitCode> {
-    let bind = |address| Listener::bind(address, plan.backlog, plan.umask);
-    plan.addresses.iter().map(bind).collect::<Result<Vec<_>, _>>().map_err(|error| {
-        let code = if error.in_use() { EXIT_ADDRESS_IN_USE } else { 1 };
-        failed(error, code)
-    })
+fn bind(plan: &Plan) -> Result<Listeners, ExitCode> {
+    let mut listeners = Listeners::default();
+    match listeners.open(&plan.master.listen) {
+        Ok(_) => Ok(listeners),
+        Err(error) => Err(failed(&error, if error.in_use() { EXIT_ADDRESS_IN_USE } else { 1 })),
+    }
 }
 
 /// Through a temporary name, so that nobody reads half of it.
