@@ -51,6 +51,7 @@ pub fn main() -> ExitCode {
         Wish::Migrate => migrate(&sources),
         Wish::Healthcheck => healthcheck(&sources),
         Wish::Redact => redact(&sources),
+        Wish::Chat => chat(&sources),
         Wish::Engine => run_engine(),
     }
 }
@@ -103,6 +104,21 @@ fn healthcheck(sources: &Sources) -> ExitCode {
         Some(Err(reason)) => failed(reason, 1),
         None => failed("nothing is bound", 1),
     }
+}
+
+/// The server that a command is about: the one that is named, else the one that is configured.
+fn running(sources: &Sources) -> Result<cli::server::Server, String> {
+    match &sources.flags.url {
+        Some(url) => cli::server::Server::parse(url),
+        None => sources.addresses().first().map(cli::server::Server::at).ok_or_else(|| "nothing is bound".to_owned()),
+    }
+}
+
+fn chat(sources: &Sources) -> ExitCode {
+    let key = sources.environment.iter().find(|(name, _)| name == cli::chat::KEY_VARIABLE);
+    let key = key.map(|(_, value)| value.to_string_lossy());
+    let talked = running(sources).and_then(|server| cli::chat::run(server, key.as_deref()));
+    talked.unwrap_or_else(|reason| failed(reason, 1))
 }
 
 fn redact(sources: &Sources) -> ExitCode {

@@ -19,3 +19,4 @@ mod page;
 mod reload;
 mod supervision;
 mod support;
+mod terminal;
