@@ -1,5 +1,6 @@
 //! Commands for the operator that talk to a running server or filter text; beside `config` at the top of the ladder.
 
+pub mod audit;
 pub mod chat;
 pub mod server;
 

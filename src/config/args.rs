@@ -23,6 +23,8 @@ pub enum Wish {
     Redact,
     /// Talk to a running server.
     Chat,
+    /// Go through the security checklist.
+    Audit,
     /// The model's process; the master starts it.
     Engine,
 }
@@ -48,6 +50,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Wish, Flags), 
         Some(("healthcheck", inner)) => (Wish::Healthcheck, inner.clone()),
         Some(("redact", inner)) => (Wish::Redact, inner.clone()),
         Some(("chat", inner)) => (Wish::Chat, inner.clone()),
+        Some(("audit", inner)) => (Wish::Audit, inner.clone()),
         Some(("engine", inner)) => (Wish::Engine, inner.clone()),
         Some((_, inner)) => (Wish::Serve, inner.clone()),
         None => (Wish::Serve, matches),
@@ -66,6 +69,10 @@ fn command() -> Command {
         Command::new("chat")
             .about("Talk to a running server; a pipe's text is one message. A key stands in CHATCORN_API_KEY"),
     ));
+    let audit =
+        with_settings(with_url(Command::new("audit").about("Go through the security checklist; exit 1 on a failure")))
+            .arg(switch("json", "print JSON"))
+            .arg(switch("try-limit", "send up to 300 requests, until one is refused"));
     let engine = Command::new("engine").about("The model's process; the master starts it").hide(true);
     with_settings(Command::new("chatcorn"))
         .about("A supervised, rate-limited, securely logged chat API, with the model included")
@@ -73,7 +80,11 @@ fn command() -> Command {
         .after_help(AFTER)
         .args_conflicts_with_subcommands(true)
         .max_term_width(120)
-        .subcommands([serve, check, config, migrate, health, redact, chat, engine])
+        .subcommands([serve, check, config, migrate, health, redact, chat, audit, engine])
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
 fn with_url(command: Command) -> Command {
@@ -127,6 +138,8 @@ fn flags(matches: &ArgMatches) -> Flags {
     let path = |name| matches.try_get_one::<PathBuf>(name).ok().flatten().cloned();
     flags.config_file = path("config");
     flags.env_file = path("env-file");
+    let given = |name| matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or(false);
+    (flags.json, flags.try_limit) = (given("json"), given("try-limit"));
     flags.url = matches.try_get_one::<String>("url").ok().flatten().cloned();
     for setting in SETTINGS.iter().filter(|setting| !setting.flag.is_empty()) {
         if let Ok(Some(texts)) = matches.try_get_many::<String>(setting.key) {
