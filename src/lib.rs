@@ -51,6 +51,8 @@ pub fn main() -> ExitCode {
         Wish::Migrate => migrate(&sources),
         Wish::Healthcheck => healthcheck(&sources),
         Wish::Redact => redact(&sources),
+        Wish::Chat => chat(&sources),
+        Wish::Audit => audit(&sources),
         Wish::Engine => run_engine(),
     }
 }
@@ -103,6 +105,41 @@ fn healthcheck(sources: &Sources) -> ExitCode {
         Some(Err(reason)) => failed(reason, 1),
         None => failed("nothing is bound", 1),
     }
+}
+
+/// The server that a command is about: the one that is named, else the one that is configured.
+fn running(sources: &Sources) -> Result<cli::server::Server, String> {
+    match &sources.flags.url {
+        Some(url) => cli::server::Server::parse(url),
+        None => sources.addresses().first().map(cli::server::Server::at).ok_or_else(|| "nothing is bound".to_owned()),
+    }
+}
+
+fn chat(sources: &Sources) -> ExitCode {
+    let key = sources.environment.iter().find(|(name, _)| name == cli::chat::KEY_VARIABLE);
+    let key = key.map(|(_, value)| value.to_string_lossy());
+    let talked = running(sources).and_then(|server| cli::chat::run(server, key.as_deref()));
+    talked.unwrap_or_else(|reason| failed(reason, 1))
+}
+
+/// With an address it asks the server there too; without one it looks at the configuration alone.
+fn audit(sources: &Sources) -> ExitCode {
+    let server = match sources.flags.url.as_deref().map(cli::server::Server::parse).transpose() {
+        Ok(server) => server,
+        Err(reason) => return failed(reason, 1),
+    };
+    let mut problems = Problems::default();
+    let raw = sources.raw(&mut problems);
+    let written = settings::by_key("model").and_then(|setting| raw.get(setting).texts.first().cloned());
+    let model = written.map(std::path::PathBuf::from).or_else(|| config::plan::installed_model(&raw));
+    let audit = cli::audit::Audit {
+        raw: &raw,
+        errors: problems.errors(),
+        model: model.as_deref(),
+        server: server.as_ref(),
+        try_limit: sources.flags.try_limit,
+    };
+    cli::audit::report(&audit.findings(), sources.flags.json)
 }
 
 fn redact(sources: &Sources) -> ExitCode {

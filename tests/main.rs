@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod audit;
 mod balance;
 mod breakdown;
 mod chat;
@@ -19,3 +20,4 @@ mod page;
 mod reload;
 mod supervision;
 mod support;
+mod terminal;

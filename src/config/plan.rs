@@ -125,7 +125,8 @@ fn engine(values: &mut Values<'_>, threads: u32) -> Option<engine::Settings> {
 }
 
 /// Where `bin/model` puts it.
-fn installed_model(raw: &Raw) -> Option<PathBuf> {
+/// The model that `bin/model` put into the cache, when it is there.
+pub fn installed_model(raw: &Raw) -> Option<PathBuf> {
     let cache = match (raw.variable("CHATCORN_CACHE"), raw.variable("XDG_CACHE_HOME"), raw.variable("HOME")) {
         (Some(own), _, _) => PathBuf::from(own),
         (None, Some(cache), _) => Path::new(cache).join("chatcorn"),
