@@ -11,6 +11,7 @@ mod chat;
 mod configuration;
 mod errors;
 mod faults;
+mod heads;
 mod limits;
 mod logs;
 #[cfg(feature = "engine")]
