@@ -12,6 +12,7 @@ mod configuration;
 mod errors;
 mod faults;
 mod heads;
+mod keys;
 mod limits;
 mod logs;
 #[cfg(feature = "engine")]

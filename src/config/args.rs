@@ -21,6 +21,12 @@ pub enum Wish {
     Healthcheck,
     /// Filter stdin through the log redactor.
     Redact,
+    /// Make an API key.
+    KeyNew,
+    /// Show the API keys.
+    KeyList,
+    /// End an API key.
+    KeyRevoke,
     /// The model's process; the master starts it.
     Engine,
 }
@@ -45,6 +51,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Wish, Flags), 
         Some(("migrate", inner)) => (Wish::Migrate, inner.clone()),
         Some(("healthcheck", inner)) => (Wish::Healthcheck, inner.clone()),
         Some(("redact", inner)) => (Wish::Redact, inner.clone()),
+        Some(("key", inner)) => match inner.subcommand() {
+            Some(("new", inner)) => (Wish::KeyNew, inner.clone()),
+            Some(("revoke", inner)) => (Wish::KeyRevoke, inner.clone()),
+            Some((_, inner)) => (Wish::KeyList, inner.clone()),
+            None => (Wish::KeyList, inner.clone()),
+        },
         Some(("engine", inner)) => (Wish::Engine, inner.clone()),
         Some((_, inner)) => (Wish::Serve, inner.clone()),
         None => (Wish::Serve, matches),
@@ -66,7 +78,24 @@ fn command() -> Command {
         .after_help(AFTER)
         .args_conflicts_with_subcommands(true)
         .max_term_width(120)
-        .subcommands([serve, check, config, migrate, health, redact, engine])
+        .subcommands([serve, check, config, migrate, health, redact, key(), engine])
+}
+
+fn key() -> Command {
+    let text = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    let new = Command::new("new")
+        .about("Make a key; it is shown this once")
+        .arg(text("name", "TEXT", "whose it is, for people"))
+        .arg(text("expires-days", "DAYS", "days until it ends").value_parser(value_parser!(u64).range(1..=36_500)))
+        .arg(text("quota", "QUOTAS", "its own quotas, in place of all others, as in \"100 per minute;5000 per day\""));
+    let list = Command::new("list").about("Show every key's id, name, times and quotas");
+    let revoke = Command::new("revoke").about("End a key").arg(Arg::new("id").value_name("ID").required(true));
+    Command::new("key")
+        .about("API keys, in API_KEYS_FILE")
+        .subcommand_required(true)
+        .subcommands([new, list, revoke].map(with_settings))
 }
 
 fn with_settings(command: Command) -> Command {
@@ -114,6 +143,11 @@ fn flags(matches: &ArgMatches) -> Flags {
     let path = |name| matches.try_get_one::<PathBuf>(name).ok().flatten().cloned();
     flags.config_file = path("config");
     flags.env_file = path("env-file");
+    let text = |name| matches.try_get_one::<String>(name).ok().flatten().cloned();
+    flags.key.name = text("name").unwrap_or_default();
+    flags.key.quota = text("quota");
+    flags.key.id = text("id").unwrap_or_default();
+    flags.key.expires_days = matches.try_get_one::<u64>("expires-days").ok().flatten().copied();
     for setting in SETTINGS.iter().filter(|setting| !setting.flag.is_empty()) {
         if let Ok(Some(texts)) = matches.try_get_many::<String>(setting.key) {
             flags.values.insert(setting.key, texts.cloned().collect());

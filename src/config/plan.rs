@@ -61,9 +61,10 @@ pub fn resolve(
     let upstreams = upstreams(&mut values);
     let engine = if upstreams.is_empty() { engine(&mut values, omp) } else { None };
     let log = logs(&mut values);
-    let worker = worker_plan(&mut values, &shape, upstreams, engine.as_ref(), engine_socket, &log);
+    let mut worker = worker_plan(&mut values, &shape, upstreams, engine.as_ref(), engine_socket, &log);
     let identity = identity(&mut values);
     let addresses = addresses(&mut values);
+    worker.http.auth = keys(&mut values, &addresses, worker.limits.as_mut());
     let backlog = values.count("backlog") as i32;
     let umask = umask(&mut values);
     let mended = vec![("OMP_NUM_THREADS", omp.to_string()), ("MKL_NUM_THREADS", mkl.to_string())];
@@ -232,7 +233,34 @@ fn http_plan(values: &mut Values<'_>, shape: &master::Shape, local_model: bool) 
         request_time: shape.request_timeout,
         workers: shape.workers,
         local_model,
+        auth: None,
     }
+}
+
+/// The API keys, and what they change about the limits.
+fn keys(values: &mut Values<'_>, addresses: &[Address], limits: Option<&mut limit::Plan>) -> Option<http::auth::Plan> {
+    let Some(path) = values.path("api_keys_file") else {
+        if let Some(public) = addresses.iter().find(|address| address.is_public()) {
+            let text =
+                format!("{public} is open to everyone: set API_KEYS_FILE, and make keys with `chatcorn key new`");
+            values.problems.advice(text);
+        }
+        return None;
+    };
+    let keys = match http::keys::Keys::read(&path) {
+        Ok(keys) => keys,
+        Err(reason) => {
+            let source = values.source("api_keys_file");
+            values.problems.error(&source, format!("{reason}; `chatcorn key new` makes the file and its first key"));
+            return None;
+        }
+    };
+    if let Some(limits) = limits {
+        limits.auth =
+            values.parsed("rate_limit_auth", |text| limit::quota::parse(text).map_err(|error| error.to_string()));
+        limits.keys = keys.quotas();
+    }
+    Some(http::auth::Plan { path, keys: std::sync::Arc::new(keys) })
 }
 
 fn trusted(values: &mut Values<'_>) -> Trusted {
@@ -256,6 +284,8 @@ fn limits(values: &mut Values<'_>) -> Option<limit::Plan> {
         default,
         chat,
         initialize,
+        auth: Vec::new(),
+        keys: Vec::new(),
         mode: match values.word("rate_limit_endpoint_mode").as_deref() {
             Some("replace") => limit::Mode::Replace,
             _ => limit::Mode::Add,

@@ -48,8 +48,23 @@ pub struct Flags {
     pub values: BTreeMap<&'static str, Vec<String>>,
     /// `--config`.
     pub config_file: Option<PathBuf>,
+    /// Of `chatcorn key`.
+    pub key: KeyFlags,
     /// `--env-file`.
     pub env_file: Option<PathBuf>,
+}
+
+/// What `chatcorn key` is given.
+#[derive(Clone, Debug, Default)]
+pub struct KeyFlags {
+    /// `new --name`
+    pub name: String,
+    /// `new --expires-days`
+    pub expires_days: Option<u64>,
+    /// `new --quota`
+    pub quota: Option<String>,
+    /// `revoke ID`
+    pub id: String,
 }
 
 /// The kept environment, as name and value.
