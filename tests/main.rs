@@ -21,3 +21,4 @@ mod page;
 mod reload;
 mod supervision;
 mod support;
+mod tls;

@@ -117,8 +117,13 @@ fn with_settings(command: Command) -> Command {
 fn flag(setting: &'static Setting) -> Arg {
     let default = if setting.default.is_empty() { String::new() } else { format!("; default: {}", setting.default) };
     let action = if setting.many { ArgAction::Append } else { ArgAction::Set };
-    Arg::new(setting.key)
-        .long(setting.flag)
+    let arg = Arg::new(setting.key);
+    let arg = match setting.kind {
+        // A switch: the flag alone says true.
+        Kind::OneOf(&["true", "false"]) => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        _ => arg,
+    };
+    arg.long(setting.flag)
         .value_name(value_name(setting.kind))
         .action(action)
         .allow_hyphen_values(true)

@@ -233,8 +233,30 @@ fn http_plan(values: &mut Values<'_>, shape: &master::Shape, local_model: bool) 
         request_time: shape.request_timeout,
         workers: shape.workers,
         local_model,
+        front: front(values),
         auth: None,
     }
+}
+
+fn front(values: &mut Values<'_>) -> http::front::Plan {
+    let tls = match (values.path("certfile"), values.path("keyfile")) {
+        (Some(certfile), Some(keyfile)) => match http::tls::load(&certfile, &keyfile) {
+            Ok(config) => Some(config),
+            Err(reason) => {
+                let source = values.source("certfile");
+                values.problems.error(&source, reason);
+                None
+            }
+        },
+        (None, None) => None,
+        _ => {
+            values.problems.failure("TLS needs both certfile and keyfile");
+            None
+        }
+    };
+    let on = |word: Option<String>| word.as_deref() == Some("true");
+    let proxy_protocol = on(values.word("proxy_protocol"));
+    http::front::Plan { tls, proxy_protocol, http2_clear: on(values.word("http2_clear")) }
 }
 
 /// The API keys, and what they change about the limits.

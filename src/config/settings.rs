@@ -107,6 +107,10 @@ pub const SETTINGS: &[Setting] = &[
     one(HTTP, "limit_body", "LIMIT_BODY", "limit-body", Bytes(1024, 1 << 30), "1MiB", "longest request body"),
     one(HTTP, "forwarded_allow_ips", "FORWARDED_ALLOW_IPS", "forwarded-allow-ips", Text, "127.0.0.1,::1", "proxies (addresses or CIDRs) whose X-Forwarded-For is believed"),
     one(HTTP, "api_keys_file", "API_KEYS_FILE", "api-keys-file", Path, "", "file of API keys (chatcorn key new); when it is set, every /api and /v1 request needs one"),
+    one(HTTP, "certfile", "CERTFILE", "certfile", Path, "", "certificate chain (PEM): TLS, with HTTP/2 for clients that ask; reread on reload"),
+    one(HTTP, "keyfile", "KEYFILE", "keyfile", Path, "", "the certificate's key (PEM)"),
+    one(HTTP, "http2_clear", "HTTP2_CLEAR", "http2-clear", OneOf(&["true", "false"]), "false", "HTTP/2 without TLS, for clients that begin with it"),
+    one(HTTP, "proxy_protocol", "PROXY_PROTOCOL", "proxy-protocol", OneOf(&["true", "false"]), "false", "expect a PROXY header (v1 or v2), from forwarded_allow_ips only"),
     many(one(HTTP, "cors_origins", "CORS_ORIGINS", "", Text, "*", "origins that browsers may call from, never with credentials")),
 
     one(LIMITS, "rate_limit_enabled", "RATE_LIMIT_ENABLED", "", OneOf(&["true", "false"]), "true", "limit requests"),

@@ -15,15 +15,19 @@ pub mod body;
 pub mod connection;
 mod events;
 pub mod fault;
+pub mod front;
+mod h2;
 pub mod head;
 pub mod headers;
 pub mod ids;
 pub mod keys;
 pub mod leaving;
 pub mod page;
+pub mod proxy;
 pub mod route;
 mod status;
 pub mod strict;
+pub mod tls;
 
 use crate::board::Lane;
 use crate::chat::ask::{Ask, ModeChange, check_session_id};
@@ -41,7 +45,7 @@ use connection::Connections;
 use fault::{Code, Fault};
 use headers::{Base, Headers, REQUEST_ID};
 use http::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ids::Ids;
 use leaving::Leaving;
@@ -72,6 +76,8 @@ pub struct Plan {
     pub workers: usize,
     /// True when the model is our own engine.
     pub local_model: bool,
+    /// What stands before the first request.
+    pub front: front::Plan,
     /// The API keys, where they are on.
     pub auth: Option<auth::Plan>,
 }
@@ -153,7 +159,7 @@ impl App {
         ledger: Arc<Ledger>,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
-        let refusal = ledger.arrived(request.uri().path());
+        let refusal = ledger.arrived(request.uri().path()).or_else(|| h2::refusal(&request, &self.plan.head));
         let client = self.client(peer, request.headers());
         let id = self.ids.of(request.headers());
         let mut access = Access::begin(self.lane, self.slot, address(client), ledger.clone(), id, &request);
@@ -174,6 +180,9 @@ impl App {
         headers.insert(REQUEST_ID, access.id().header());
         if self.leaving.closing() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if head.version == Version::HTTP_2 && head.method == Method::HEAD {
+            h2::without_body(&mut response);
         }
         access.status = response.status().as_u16();
         Ok(response.map(|body| body.recorded(access)))
