@@ -53,6 +53,7 @@ pub fn main() -> ExitCode {
         Wish::Redact => redact(&sources),
         Wish::Chat => chat(&sources),
         Wish::Audit => audit(&sources),
+        Wish::KeyNew | Wish::KeyList | Wish::KeyRevoke => key(wish, &sources),
         Wish::Engine => run_engine(),
     }
 }
@@ -140,6 +141,19 @@ fn audit(sources: &Sources) -> ExitCode {
         try_limit: sources.flags.try_limit,
     };
     cli::audit::report(&audit.findings(), sources.flags.json)
+}
+
+fn key(wish: Wish, sources: &Sources) -> ExitCode {
+    let Some(path) = sources.keys_file() else {
+        return failed("set API_KEYS_FILE (or --api-keys-file) to the file that holds the keys", EXIT_CONFIG);
+    };
+    let given = &sources.flags.key;
+    let done = match wish {
+        Wish::KeyNew => cli::key::new(&path, &given.name, given.expires_days, given.quota.as_deref()),
+        Wish::KeyRevoke => cli::key::revoke(&path, &given.id),
+        _ => cli::key::list(&path),
+    };
+    done.map_or_else(|reason| failed(reason, 1), |()| ExitCode::SUCCESS)
 }
 
 fn redact(sources: &Sources) -> ExitCode {

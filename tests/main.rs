@@ -12,6 +12,8 @@ mod chat;
 mod configuration;
 mod errors;
 mod faults;
+mod heads;
+mod keys;
 mod limits;
 mod logs;
 #[cfg(feature = "engine")]
@@ -21,3 +23,4 @@ mod reload;
 mod supervision;
 mod support;
 mod terminal;
+mod tls;

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod chat;
+pub mod key;
 pub mod server;
 
 use crate::listener::Address;

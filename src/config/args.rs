@@ -25,6 +25,12 @@ pub enum Wish {
     Chat,
     /// Go through the security checklist.
     Audit,
+    /// Make an API key.
+    KeyNew,
+    /// Show the API keys.
+    KeyList,
+    /// End an API key.
+    KeyRevoke,
     /// The model's process; the master starts it.
     Engine,
 }
@@ -51,6 +57,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Wish, Flags), 
         Some(("redact", inner)) => (Wish::Redact, inner.clone()),
         Some(("chat", inner)) => (Wish::Chat, inner.clone()),
         Some(("audit", inner)) => (Wish::Audit, inner.clone()),
+        Some(("key", inner)) => match inner.subcommand() {
+            Some(("new", inner)) => (Wish::KeyNew, inner.clone()),
+            Some(("revoke", inner)) => (Wish::KeyRevoke, inner.clone()),
+            Some((_, inner)) => (Wish::KeyList, inner.clone()),
+            None => (Wish::KeyList, inner.clone()),
+        },
         Some(("engine", inner)) => (Wish::Engine, inner.clone()),
         Some((_, inner)) => (Wish::Serve, inner.clone()),
         None => (Wish::Serve, matches),
@@ -80,7 +92,7 @@ fn command() -> Command {
         .after_help(AFTER)
         .args_conflicts_with_subcommands(true)
         .max_term_width(120)
-        .subcommands([serve, check, config, migrate, health, redact, chat, audit, engine])
+        .subcommands([serve, check, config, migrate, health, redact, chat, audit, key(), engine])
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -91,6 +103,23 @@ fn with_url(command: Command) -> Command {
     command.arg(
         Arg::new("url").value_name("URL").help("http://host:port or unix:/path [default: where `serve` would listen]"),
     )
+}
+
+fn key() -> Command {
+    let text = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    let new = Command::new("new")
+        .about("Make a key; it is shown this once")
+        .arg(text("name", "TEXT", "whose it is, for people"))
+        .arg(text("expires-days", "DAYS", "days until it ends").value_parser(value_parser!(u64).range(1..=36_500)))
+        .arg(text("quota", "QUOTAS", "its own quotas, in place of all others, as in \"100 per minute;5000 per day\""));
+    let list = Command::new("list").about("Show every key's id, name, times and quotas");
+    let revoke = Command::new("revoke").about("End a key").arg(Arg::new("id").value_name("ID").required(true));
+    Command::new("key")
+        .about("API keys, in API_KEYS_FILE")
+        .subcommand_required(true)
+        .subcommands([new, list, revoke].map(with_settings))
 }
 
 fn with_settings(command: Command) -> Command {
@@ -112,8 +141,13 @@ fn with_settings(command: Command) -> Command {
 fn flag(setting: &'static Setting) -> Arg {
     let default = if setting.default.is_empty() { String::new() } else { format!("; default: {}", setting.default) };
     let action = if setting.many { ArgAction::Append } else { ArgAction::Set };
-    Arg::new(setting.key)
-        .long(setting.flag)
+    let arg = Arg::new(setting.key);
+    let arg = match setting.kind {
+        // A switch: the flag alone says true.
+        Kind::OneOf(&["true", "false"]) => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        _ => arg,
+    };
+    arg.long(setting.flag)
         .value_name(value_name(setting.kind))
         .action(action)
         .allow_hyphen_values(true)
@@ -140,7 +174,12 @@ fn flags(matches: &ArgMatches) -> Flags {
     flags.env_file = path("env-file");
     let given = |name| matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or(false);
     (flags.json, flags.try_limit) = (given("json"), given("try-limit"));
-    flags.url = matches.try_get_one::<String>("url").ok().flatten().cloned();
+    let text = |name| matches.try_get_one::<String>(name).ok().flatten().cloned();
+    flags.url = text("url");
+    flags.key.name = text("name").unwrap_or_default();
+    flags.key.quota = text("quota");
+    flags.key.id = text("id").unwrap_or_default();
+    flags.key.expires_days = matches.try_get_one::<u64>("expires-days").ok().flatten().copied();
     for setting in SETTINGS.iter().filter(|setting| !setting.flag.is_empty()) {
         if let Ok(Some(texts)) = matches.try_get_many::<String>(setting.key) {
             flags.values.insert(setting.key, texts.cloned().collect());

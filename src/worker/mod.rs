@@ -16,6 +16,7 @@ pub mod link;
 
 use crate::board::{Board, Lane, Sender, State};
 use crate::chat::{self, Chat, store::Store};
+use crate::http::auth::Door;
 use crate::http::leaving::Leaving;
 use crate::http::{self, App};
 use crate::limit::{self, Limiter};
@@ -218,6 +219,9 @@ async fn lane(
     if let Some(limiter) = app.limiter() {
         tokio::spawn(limiter.keep());
     }
+    if let Some(door) = app.door() {
+        tokio::spawn(watch_keys(door.clone()));
+    }
     own.turn(clock::monotonic_ms());
     for socket in sockets {
         let balance = Balance::new(shared.board, own, shared.slot, shared.plan.connections_max);
@@ -256,6 +260,24 @@ async fn tend(app: Arc<App>) {
             && let Err(error) = app.chat().purge().await
         {
             tracing::warn!(%error, "old sessions were not deleted");
+        }
+    }
+}
+
+/// Takes new keys over when their file changes; what cannot be read changes nothing.
+async fn watch_keys(door: Arc<Door>) {
+    let mut seen = door.stamp();
+    let mut ticks = tokio::time::interval(TEND);
+    loop {
+        ticks.tick().await;
+        let looking = door.clone();
+        let looked = tokio::task::spawn_blocking(move || (looking.refresh(&mut seen), seen)).await;
+        let Ok((result, stamp)) = looked else { continue };
+        seen = stamp;
+        match result {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("API keys read again"),
+            Err(reason) => tracing::warn!(%reason, "API keys not read again: the old ones go on"),
         }
     }
 }
