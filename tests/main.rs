@@ -14,6 +14,7 @@ mod limits;
 mod logs;
 #[cfg(feature = "engine")]
 mod model;
+mod openai;
 mod reload;
 mod supervision;
 mod support;

@@ -164,7 +164,7 @@ fn target(url: &str, key: Option<&str>) -> Result<Target, String> {
     bearer.iter_mut().for_each(|bearer| bearer.set_sensitive(true));
     if let Some(path) = url.strip_prefix("unix:") {
         let place = Place::Unix(PathBuf::from(path));
-        return Ok(Target { place, authority: "localhost".into(), base_path: "/v1".into(), bearer });
+        return Ok(Target { place, authority: "localhost".into(), base_path: "/v1".into(), bearer, own: false });
     }
     let Some(rest) = url.strip_prefix("http://") else {
         return Err(format!(
@@ -181,7 +181,7 @@ fn target(url: &str, key: Option<&str>) -> Result<Target, String> {
     let place = Place::Tcp(authority.host().trim_matches(['[', ']']).to_owned(), authority.port_u16().unwrap_or(80));
     let base_path = format!("/{}", path.trim_matches('/'));
     let base_path = if base_path == "/" { "/v1".to_owned() } else { base_path };
-    Ok(Target { place, authority: authority.to_string(), base_path, bearer })
+    Ok(Target { place, authority: authority.to_string(), base_path, bearer, own: false })
 }
 
 fn without_userinfo(url: &str) -> String {
@@ -293,6 +293,7 @@ fn chat_plan(
             authority: "localhost".into(),
             base_path: "/v1".into(),
             bearer: None,
+            own: true,
         }],
         None => upstreams,
     };

@@ -1,8 +1,11 @@
 //! Bodies: a request's, read with its limits, and a response's, which carries the access record to its end.
 
 use super::access::Access;
+use super::events;
 use super::fault::{Code, Fault};
+use super::ids::Id;
 use super::strict::Ledger;
+use crate::chat::upstream::Relay;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -12,7 +15,7 @@ use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc;
 
 /// Bytes of request bodies that one worker holds at once (`OPERATIONS.md`).
@@ -30,6 +33,7 @@ enum Content {
     Empty,
     Whole(Bytes),
     Stream(mpsc::Receiver<Bytes>),
+    Relay(Box<Relay>, Id),
 }
 
 impl Body {
@@ -47,6 +51,11 @@ impl Body {
     pub fn stream() -> (mpsc::Sender<Bytes>, Body) {
         let (sender, receiver) = mpsc::channel(STREAM_PIECES_MAX);
         (sender, Body { content: Content::Stream(receiver), access: None })
+    }
+
+    /// An upstream's events, as they come; the id is for the log.
+    pub fn relay(relay: Box<Relay>, id: Id) -> Body {
+        Body { content: Content::Relay(relay, id), access: None }
     }
 
     /// The access record ends with this body, or when it is dropped.
@@ -77,9 +86,11 @@ impl http_body::Body for Body {
                 }
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            Content::Stream(receiver) => match receiver.poll_recv(cx) {
-                Poll::Ready(piece) => piece,
-                Poll::Pending => return Poll::Pending,
+            Content::Stream(receiver) => ready!(receiver.poll_recv(cx)),
+            Content::Relay(relay, id) => match ready!(relay.poll_next(cx)) {
+                Some(Err(error)) => Some(events::error_chunk(error, id.text())),
+                Some(Ok(events)) => Some(events),
+                None => None,
             },
         };
         match next {
@@ -99,7 +110,7 @@ impl http_body::Body for Body {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Stream(_) => SizeHint::default(),
+            Content::Stream(_) | Content::Relay(..) => SizeHint::default(),
         }
     }
 }

@@ -5,12 +5,14 @@ mod footprint;
 mod load;
 mod server;
 mod upstream;
+mod venv;
 
 pub use client::{Answer, Connection, post};
 pub use footprint::Footprint;
 pub use load::Load;
 pub use server::{Server, lives, run};
 pub use upstream::{Upstream, Way};
+pub use venv::python_with;
 
 use std::time::{Duration, Instant};
 
