@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod balance;
+mod breakdown;
 mod chat;
 mod configuration;
 mod errors;
@@ -15,6 +16,7 @@ mod logs;
 #[cfg(feature = "engine")]
 mod model;
 mod openai;
+mod page;
 mod reload;
 mod supervision;
 mod support;

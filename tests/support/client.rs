@@ -66,7 +66,7 @@ impl Connection {
     /// Reads one answer whole; a stream is read to its end.
     pub fn answer(&mut self) -> io::Result<Answer> {
         let mut answer = self.head()?;
-        if answer.status == 204 {
+        if matches!(answer.status, 204 | 304) {
             return Ok(answer);
         }
         let length = answer.header("content-length").and_then(|length| length.parse().ok());

@@ -1,5 +1,6 @@
 //! What every test needs.
 
+mod browser;
 mod client;
 mod footprint;
 mod load;
@@ -7,6 +8,7 @@ mod server;
 mod upstream;
 mod venv;
 
+pub use browser::Browser;
 pub use client::{Answer, Connection, post};
 pub use footprint::Footprint;
 pub use load::Load;

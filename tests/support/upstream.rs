@@ -35,6 +35,8 @@ pub enum Way {
     Refuses,
     /// A 503 that asks for 7 s.
     Busy,
+    /// This text (escaped as in JSON) and nothing else.
+    Says(&'static str),
     /// For [`super::Load`]: at once, but a message `drip` gets a piece every 20 ms for half a second.
     Load,
 }
@@ -170,6 +172,10 @@ fn answer(mut stream: &TcpStream, way: Way, gone: &Sender<()>, gate: &(Mutex<boo
             // Closing with a linger of nothing resets the connection.
             socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO)).ok()?;
             return None;
+        }
+        Way::Says(text) => {
+            let text = format!("{head}{}{}0\r\n\r\n", piece(text), chunk("[DONE]"));
+            return stream.write_all(text.as_bytes()).ok();
         }
         Way::Endless => {
             send(&first)?;
