@@ -4,7 +4,7 @@ use super::problem::Problems;
 use super::raw::Raw;
 use super::values::Values;
 use crate::chat::upstream::connector::Place;
-use crate::chat::upstream::{Limits, Target};
+use crate::chat::upstream::{Limits, TARGETS_MAX, Target};
 use crate::limit::{self, Trusted};
 use crate::listener::Address;
 use crate::sys::process;
@@ -144,6 +144,9 @@ fn installed_model(raw: &Raw) -> Option<PathBuf> {
 fn upstreams(values: &mut Values<'_>) -> Vec<Target> {
     let source = values.source("chat_upstream");
     let mut targets = Vec::new();
+    if values.texts("chat_upstream").len() > TARGETS_MAX {
+        values.problems.error(&source, format!("at most {TARGETS_MAX} upstreams"));
+    }
     for text in values.texts("chat_upstream") {
         let hugging_face = text == "huggingface";
         let key = if hugging_face { values.text("hf_token") } else { values.text("chat_upstream_api_key") };
@@ -166,11 +169,12 @@ fn target(url: &str, key: Option<&str>) -> Result<Target, String> {
         let place = Place::Unix(PathBuf::from(path));
         return Ok(Target { place, authority: "localhost".into(), base_path: "/v1".into(), bearer, own: false });
     }
-    let Some(rest) = url.strip_prefix("http://") else {
-        return Err(format!(
-            "{:?}: write http://host:port/v1 or unix:/path (https is not built yet)",
-            without_userinfo(url)
-        ));
+    let (tls, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+        (Some(rest), _) => (false, rest),
+        (None, Some(rest)) => (true, rest),
+        (None, None) => {
+            return Err(format!("{:?}: write http(s)://host:port/v1 or unix:/path", without_userinfo(url)));
+        }
     };
     let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
     let authority: http_types::uri::Authority =
@@ -178,7 +182,11 @@ fn target(url: &str, key: Option<&str>) -> Result<Target, String> {
     if authority.as_str().contains('@') {
         return Err("a key in the URL ends up in logs: set CHAT_UPSTREAM_API_KEY".to_owned());
     }
-    let place = Place::Tcp(authority.host().trim_matches(['[', ']']).to_owned(), authority.port_u16().unwrap_or(80));
+    let host = authority.host().trim_matches(['[', ']']).to_owned();
+    let place = match tls {
+        true => Place::Tls(host, authority.port_u16().unwrap_or(443)),
+        false => Place::Tcp(host, authority.port_u16().unwrap_or(80)),
+    };
     let base_path = format!("/{}", path.trim_matches('/'));
     let base_path = if base_path == "/" { "/v1".to_owned() } else { base_path };
     Ok(Target { place, authority: authority.to_string(), base_path, bearer, own: false })

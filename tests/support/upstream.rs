@@ -35,6 +35,8 @@ pub enum Way {
     Refuses,
     /// A 503 that asks for 7 s.
     Busy,
+    /// Instant; but it closes a connection when the second request comes on it, without a word.
+    OnceEach,
     /// This text (escaped as in JSON) and nothing else.
     Says(&'static str),
     /// For [`super::Load`]: at once, but a message `drip` gets a piece every 20 ms for half a second.
@@ -90,12 +92,15 @@ type Heard = (Sender<String>, Sender<String>);
 
 fn serve(stream: TcpStream, way: Way, heard: &Heard, gone: &Sender<()>, gate: &(Mutex<bool>, Condvar)) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut served = false;
     while let Some((head, body)) = request(&mut reader) {
         let way = match way {
             Way::Load if body.contains(r#""drip""#) => Way::Load,
-            Way::Load => Way::Instant,
+            Way::OnceEach if served => return,
+            Way::Load | Way::OnceEach => Way::Instant,
             way => way,
         };
+        served = true;
         let models = head.starts_with("get /v1/models ");
         if heard.0.send(head).is_err() || heard.1.send(body.clone()).is_err() {
             return;
@@ -197,7 +202,7 @@ fn answer(mut stream: &TcpStream, way: Way, gone: &Sender<()>, gate: &(Mutex<boo
                 std::thread::park_timeout(std::time::Duration::from_millis(20));
             }
         }
-        Way::Instant => send(&first)?,
+        Way::Instant | Way::OnceEach => send(&first)?,
     }
     let usage = r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"fake","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}}"#;
     let finish = r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"fake","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;

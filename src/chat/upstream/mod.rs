@@ -12,6 +12,7 @@ pub mod connector;
 mod events;
 mod relay;
 mod reply;
+mod rest;
 pub mod sse;
 
 pub use relay::{Ending, Relay, Relayed};
@@ -19,6 +20,7 @@ pub use reply::{Piece, Stream};
 
 use super::error::{Error, Refusal};
 use super::wire::{ErrorBody, Models, Request};
+use crate::sys::clock;
 use bytes::Bytes;
 use connector::{Connector, Place};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -26,6 +28,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rest::Rest;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -35,6 +38,8 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 const IDLE_CONNECTIONS_MAX: usize = 32;
 /// Shorter than what servers commonly keep, so that a kept connection is rarely a dead one.
 const IDLE_KEPT: Duration = Duration::from_secs(20);
+/// Upstreams at most.
+pub const TARGETS_MAX: usize = 16;
 /// What a client is told to wait for when an upstream says nothing.
 const RETRY_S: u64 = 2;
 
@@ -77,8 +82,24 @@ pub struct Call {
 
 /// All upstreams, in order of preference.
 pub struct Upstream {
-    targets: Vec<(Target, Client<Connector, Full<Bytes>>)>,
+    ways: Vec<Way>,
     limits: Limits,
+}
+
+/// The way to one of them.
+struct Way {
+    target: Target,
+    connector: Connector,
+    client: Client<Connector, Full<Bytes>>,
+    rest: Rest,
+}
+
+/// What an upstream is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Whole,
+    Stream,
+    Models,
 }
 
 /// The head of a good answer, and the body that follows.
@@ -92,21 +113,14 @@ struct Answer {
 impl Upstream {
     /// A client with its own connection pools; made inside a runtime.
     pub fn new(targets: Vec<Target>, limits: Limits) -> Upstream {
-        let client = |target: &Target| {
-            Client::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(IDLE_KEPT)
-                .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-                .build(Connector::new(target.place.clone(), limits.connect))
-        };
-        let targets = targets.into_iter().map(|target| (target.clone(), client(&target))).collect();
-        Upstream { targets, limits }
+        let ways = targets.into_iter().take(TARGETS_MAX).map(|target| Way::new(target, limits.connect)).collect();
+        Upstream { ways, limits }
     }
 
     /// True when any of them accepts a connection now.
     pub async fn reachable(&self) -> bool {
-        for (target, _) in &self.targets {
-            if Connector::new(target.place.clone(), self.limits.connect).connect().await.is_ok() {
+        for way in &self.ways {
+            if way.connector.connect().await.is_ok() {
                 return true;
             }
         }
@@ -120,18 +134,17 @@ impl Upstream {
     pub async fn open(&self, request: &Request, call: &Call) -> Result<Stream, Error> {
         let body = serde_json::to_vec(request).map_err(|error| Error::Upstream(error.to_string()))?;
         let body = Bytes::from(body);
-        let mut failure = none();
-        for (target, client) in &self.targets {
-            let begun = match self.send(target, client, target.completion(true), body.clone(), (call, true)).await {
+        let (mut tried, mut failure) = (0, none());
+        while let Some(way) = self.next(&mut tried) {
+            let begun = match self.send(way, Wish::Stream, &body, call).await {
                 Ok(answer) => Stream::begin(answer, self.limits.idle, call.deadline).await,
+                // The request is ours, so a refusal of it is no fault of the client's.
+                Err(Error::Refused(refusal)) => Err(Error::Upstream(refusal.inside)),
                 Err(error) => Err(error),
             };
-            match begun {
-                Ok(stream) => return Ok(stream),
-                // The request is ours, so a refusal of it is no fault of the client's.
-                Err(Error::Refused(refusal)) => failure = Error::Upstream(refusal.inside),
-                Err(error) if error.is_final() => return Err(error),
-                Err(error) => failure = error,
+            match way.saw(begun) {
+                Err(error) if !error.is_final() => failure = error,
+                begun => return begun,
             }
         }
         Err(failure)
@@ -142,9 +155,10 @@ impl Upstream {
     /// # Errors
     /// The last upstream's failure, when none can.
     pub async fn relay(&self, body: &Bytes, stream: bool, call: &Call, ending: Ending) -> Result<Relayed, Error> {
-        let mut failure = none();
-        for (target, client) in &self.targets {
-            let begun = match self.send(target, client, target.completion(stream), body.clone(), (call, stream)).await {
+        let wish = if stream { Wish::Stream } else { Wish::Whole };
+        let (mut tried, mut failure) = (0, none());
+        while let Some(way) = self.next(&mut tried) {
+            let begun = match self.send(way, wish, body, call).await {
                 Ok(answer) if stream && answer.is_stream() => {
                     Relay::begin(answer, self.limits.idle, call.deadline, ending.clone()).await.map(Relayed::Stream)
                 }
@@ -152,10 +166,9 @@ impl Upstream {
                 Ok(answer) => relay::whole(answer, ending.clone()).await.map(Relayed::Whole),
                 Err(error) => Err(error),
             };
-            match begun {
-                Ok(relayed) => return Ok(relayed),
-                Err(error) if error.is_final() => return Err(error),
-                Err(error) => failure = error,
+            match way.saw(begun) {
+                Err(error) if !error.is_final() => failure = error,
+                begun => return begun,
             }
         }
         Err(failure)
@@ -166,9 +179,9 @@ impl Upstream {
     /// # Errors
     /// The last upstream's failure, when none can.
     pub async fn models(&self, call: &Call) -> Result<Bytes, Error> {
-        let mut failure = none();
-        for (target, client) in &self.targets {
-            let told = match self.send(target, client, target.models(), Bytes::new(), (call, true)).await {
+        let (mut tried, mut failure) = (0, none());
+        while let Some(way) = self.next(&mut tried) {
+            let told = match self.send(way, Wish::Models, &Bytes::new(), call).await {
                 Ok(answer) => answer.collect().await,
                 Err(error) => Err(error),
             };
@@ -182,27 +195,75 @@ impl Upstream {
         Err(failure)
     }
 
-    async fn send(
-        &self,
-        target: &Target,
-        client: &Client<Connector, Full<Bytes>>,
-        request: http::request::Builder,
-        body: Bytes,
-        (call, streamed): (&Call, bool),
-    ) -> Result<Answer, Error> {
+    /// The next to ask: in order of preference, those that rest at the end. `tried` has a bit for each.
+    fn next(&self, tried: &mut u64) -> Option<&Way> {
+        let now_ms = clock::monotonic_ms();
+        let open = |at: &usize| *tried & (1 << at) == 0;
+        let all = 0..self.ways.len();
+        let rested = all.clone().filter(open).find(|at| self.ways[*at].rest.is_over(now_ms));
+        let at = rested.or_else(|| all.clone().find(open))?;
+        *tried |= 1 << at;
+        self.ways.get(at)
+    }
+
+    async fn send(&self, way: &Way, wish: Wish, body: &Bytes, call: &Call) -> Result<Answer, Error> {
         // An answer in one piece has no first token: its head comes when all is generated.
         let first_token = Instant::now() + self.limits.first_token;
-        let until = if streamed { call.deadline.min(first_token) } else { call.deadline };
-        let request = call.mark(request).body(Full::new(body)).map_err(|error| Error::Upstream(error.to_string()))?;
-        let answer = timeout_at(until, client.request(request));
-        let answer = answer.await.map_err(|_| Error::Timeout("the upstream's first token"))?.map_err(refused)?;
+        let until = if wish == Wish::Whole { call.deadline } else { call.deadline.min(first_token) };
+        let answer = timeout_at(until, way.ask(wish, body, call));
+        let answer = answer.await.map_err(|_| Error::Timeout("the upstream's first token"))??;
         let (head, body) = answer.into_parts();
         let answer = Answer { head, body, until };
         match answer.head.status.is_success() {
             true => Ok(answer),
-            false => Err(failed(answer, target.own).await),
+            false => Err(failed(answer, way.target.own).await),
         }
     }
+}
+
+impl Way {
+    fn new(target: Target, connect_limit: Duration) -> Way {
+        let connector = Connector::new(target.place.clone(), connect_limit);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_KEPT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .build(connector.clone());
+        Way { target, connector, client, rest: Rest::default() }
+    }
+
+    /// Asks, and asks again when the connection closed without a word: a kept one may have been given up by the other
+    /// side just then.
+    async fn ask(&self, wish: Wish, body: &Bytes, call: &Call) -> Result<http::Response<Incoming>, Error> {
+        let request = || {
+            let request = call.mark(self.target.request(wish)).body(Full::new(body.clone()));
+            request.map_err(|error| Error::Upstream(error.to_string()))
+        };
+        match self.client.request(request()?).await {
+            Err(error) if is_stale(&error) => self.client.request(request()?).await.map_err(refused),
+            answer => answer.map_err(refused),
+        }
+    }
+
+    /// Remembers how a call began.
+    fn saw<T>(&self, begun: Result<T, Error>) -> Result<T, Error> {
+        match &begun {
+            Ok(_) | Err(Error::Refused(_) | Error::ContextLength(_)) => self.rest.worked(),
+            Err(Error::NotReady(_) | Error::Upstream(_) | Error::Timeout(_)) => {
+                let news = self.rest.failed(clock::monotonic_ms());
+                if let (true, Err(error)) = (news, &begun) {
+                    tracing::warn!(upstream = self.target.authority.as_str(), reason = %error, "an upstream failed");
+                }
+            }
+            Err(Error::Overloaded(_) | Error::Store(_) | Error::Stopping) => {}
+        }
+        begun
+    }
+}
+
+fn is_stale(error: &hyper_util::client::legacy::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<hyper::Error>());
+    cause.is_some_and(hyper::Error::is_incomplete_message)
 }
 
 fn none() -> Error {
@@ -246,14 +307,17 @@ async fn failed(answer: Answer, own: bool) -> Error {
 }
 
 impl Target {
-    fn completion(&self, stream: bool) -> http::request::Builder {
-        let accept = if stream { "text/event-stream" } else { "application/json" };
-        let request = http::Request::post(self.uri("/chat/completions")).header(CONTENT_TYPE, "application/json");
-        self.authorized(request.header(ACCEPT, accept))
-    }
-
-    fn models(&self) -> http::request::Builder {
-        self.authorized(http::Request::get(self.uri("/models")).header(ACCEPT, "application/json"))
+    fn request(&self, wish: Wish) -> http::request::Builder {
+        let (path, accept) = match wish {
+            Wish::Models => ("/models", "application/json"),
+            Wish::Whole => ("/chat/completions", "application/json"),
+            Wish::Stream => ("/chat/completions", "text/event-stream"),
+        };
+        let request = http::Request::builder().uri(self.uri(path)).header(ACCEPT, accept);
+        self.authorized(match wish {
+            Wish::Models => request,
+            Wish::Whole | Wish::Stream => request.method(http::Method::POST).header(CONTENT_TYPE, "application/json"),
+        })
     }
 
     fn uri(&self, path: &str) -> String {

@@ -122,8 +122,10 @@ impl Relay {
         self.bytes += bytes.len();
         let Passed { bytes, failure } = self.events.take(bytes);
         let endless = || (self.bytes > STREAM_BYTES_MAX).then(|| Error::Upstream("the reply does not end".to_owned()));
-        self.failure = failure.or_else(endless);
         self.heard = Instant::now();
+        // A stream that never pauses never waits for the timer.
+        let late = || (self.heard >= self.deadline).then_some(Error::Timeout("the request"));
+        self.failure = failure.or_else(endless).or_else(late);
         match (bytes.is_empty(), self.failure.take()) {
             (true, None) => None,
             (true, Some(failure)) => Some(Err(failure)),
