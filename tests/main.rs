@@ -18,6 +18,7 @@ mod model;
 mod openai;
 mod page;
 mod reload;
+mod sessions;
 mod supervision;
 mod support;
 mod upstreams;

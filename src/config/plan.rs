@@ -466,8 +466,9 @@ mod tests {
         assert_eq!((vllm.place, vllm.base_path.as_str()), (Place::Tcp("10.0.0.5".into(), 8000), "/v1"));
         assert!(vllm.bearer.is_some_and(|bearer| bearer.is_sensitive()));
         assert_eq!(target("http://h", None).unwrap().place, Place::Tcp("h".into(), 80));
+        assert_eq!(target("https://h/v1", None).unwrap().place, Place::Tls("h".into(), 443));
         assert_eq!(target("unix:/run/e.sock", None).unwrap().place, Place::Unix("/run/e.sock".into()));
-        for bad in ["h:80", "http://", "http://u:secret@h/", "ftp://u:secret@h/", "https://h/v1"] {
+        for bad in ["h:80", "http://", "http://u:secret@h/", "ftp://u:secret@h/", "https://u:secret@h/v1"] {
             let error = target(bad, None).unwrap_err();
             assert!(!error.contains("secret"), "{error}");
         }
