@@ -93,3 +93,39 @@ fn turns_that_were_answered_are_kept_when_workers_are_killed() {
         assert!(kept.iter().any(|(user, state)| user == message && state == "complete"), "{message} is lost");
     }
 }
+
+#[test]
+fn an_operator_lists_shows_exports_deletes_and_purges_sessions() {
+    let upstream = Upstream::start(Way::Instant);
+    let server = start(&upstream);
+    let issued = server.connect().post("/api/chat", r#"{"message":"a \u001b[31m secret"}"#).unwrap().json();
+    let id = issued["session_id"].as_str().unwrap();
+    assert_eq!(chat(&server).status, 200);
+    let said = |arguments: &[&str]| {
+        let output = server.command(arguments);
+        assert!(output.status.success(), "{arguments:?} {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let list = said(&["sessions", "list"]);
+    assert!(list.contains(" s1 ") && list.contains(&id[..6]) && !list.contains(id), "{list}");
+    let number = |name: &str| {
+        let line = list.lines().find(|line| line.contains(name)).unwrap();
+        line.split_whitespace().next().unwrap().to_owned()
+    };
+    let shown = said(&["sessions", "show", &number(&id[..6])]);
+    assert!(shown.contains("assistant: one two three") && !shown.contains('\u{1b}'), "{shown}");
+    let exported: serde_json::Value = serde_json::from_str(&said(&["sessions", "export", &number("s1")])).unwrap();
+    assert_eq!(
+        (exported["session"]["session_id"].as_str(), exported["turns"][0]["user"].as_str()),
+        (Some("s1"), Some("hello"))
+    );
+    assert_eq!(said(&["sessions", "export"]).lines().count(), 2);
+    said(&["sessions", "delete", &number("s1")]);
+    assert_eq!(turns(&server).len(), 1);
+    assert_eq!(server.command(&["sessions", "delete", &number("s1")]).status.code(), Some(1));
+    assert_eq!(said(&["sessions", "purge"]), "0 sessions deleted\n");
+    let database = rusqlite::Connection::open(server.home.join("c.db")).unwrap();
+    database.execute("UPDATE sessions SET active_ms = 5", []).unwrap();
+    assert_eq!(said(&["sessions", "purge"]), "1 sessions deleted\n");
+    assert!(turns(&server).is_empty());
+}
