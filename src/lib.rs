@@ -54,6 +54,7 @@ pub fn main() -> ExitCode {
         Wish::Chat => chat(&sources),
         Wish::Audit => audit(&sources),
         Wish::KeyNew | Wish::KeyList | Wish::KeyRevoke => key(wish, &sources),
+        Wish::Sessions(wish) => sessions(&sources, wish),
         Wish::Engine => run_engine(),
     }
 }
@@ -163,6 +164,12 @@ fn redact(sources: &Sources) -> ExitCode {
             .map_err(|error| error.to_string())
     });
     filtered.map_or_else(|reason| failed(reason, 1), |()| ExitCode::SUCCESS)
+}
+
+fn sessions(sources: &Sources, wish: config::args::Sessions) -> ExitCode {
+    let Some(plan) = loaded(sources) else { return ExitCode::from(EXIT_CONFIG) };
+    let done = cli::sessions::run(wish, &plan.master.worker.store, &mut std::io::stdout().lock());
+    done.map_or_else(|reason| failed(reason, 1), |()| ExitCode::SUCCESS)
 }
 
 fn migrate(sources: &Sources) -> ExitCode {

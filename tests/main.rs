@@ -18,9 +18,12 @@ mod limits;
 mod logs;
 #[cfg(feature = "engine")]
 mod model;
+mod openai;
 mod page;
 mod reload;
+mod sessions;
 mod supervision;
 mod support;
 mod terminal;
 mod tls;
+mod upstreams;

@@ -170,7 +170,6 @@ fn a_pipe_that_gets_no_answer_says_why_and_exits_1() {
     for (url, says) in [
         (url.as_str(), "The model could not answer. Try again."),
         ("http://127.0.0.1:9", "http://127.0.0.1:9 does not answer"),
-        ("https://127.0.0.1:9", "https is not spoken here"),
         ("nonsense:x", "write http://host:port"),
     ] {
         let answer = pipe(&[url], None, "hi");

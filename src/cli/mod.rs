@@ -4,6 +4,7 @@ pub mod audit;
 pub mod chat;
 pub mod key;
 pub mod server;
+pub mod sessions;
 
 use crate::listener::Address;
 use server::reachable;

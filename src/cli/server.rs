@@ -22,6 +22,7 @@ pub const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Longest answer that is not a stream, in bytes.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Reads `http://host[:port][/path]`, `host:port` or `unix:/path`.
+    /// Reads `http://host[:port][/path]`, the same with `https`, `host:port` or `unix:/path`.
     ///
     /// # Errors
     /// A sentence that says what is allowed.
@@ -44,13 +45,9 @@ impl Server {
             let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
             return Ok(Server { place: Place::Unix(path), authority: "localhost".to_owned(), base: String::new() });
         }
-        if text.starts_with("https://") {
-            return Err(format!(
-                "{text}: https is not spoken here; ask the server behind the proxy, by http:// or unix:"
-            ));
-        }
-        let wrong = || format!("{text:?}: write http://host:port or unix:/path");
-        let rest = text.strip_prefix("http://").unwrap_or(text);
+        let wrong = || format!("{text:?}: write http://host:port, https://host or unix:/path");
+        let tls = text.strip_prefix("https://");
+        let rest = tls.or_else(|| text.strip_prefix("http://")).unwrap_or(text);
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let uri: http::uri::Authority = authority.parse().map_err(|_| wrong())?;
         let port = uri.port_u16();
@@ -59,7 +56,10 @@ impl Server {
         }
         let host = uri.host().trim_matches(['[', ']']).to_owned();
         let base = format!("/{path}").trim_end_matches('/').to_owned();
-        let place = Place::Tcp(host, port.unwrap_or(HTTP_PORT));
+        let place = match tls {
+            Some(_) => Place::Tls(host, port.unwrap_or(HTTPS_PORT)),
+            None => Place::Tcp(host, port.unwrap_or(HTTP_PORT)),
+        };
         Ok(Server { place, authority: authority.to_owned(), base })
     }
 
@@ -83,6 +83,7 @@ impl fmt::Display for Server {
         match &self.place {
             Place::Unix(path) => write!(f, "unix:{}", path.display()),
             Place::Tcp(..) => write!(f, "http://{}{}", self.authority, self.base),
+            Place::Tls(..) => write!(f, "https://{}{}", self.authority, self.base),
         }
     }
 }
@@ -276,7 +277,8 @@ mod tests {
             assert_eq!(Server::parse(text), Ok(server), "{text}");
         }
         assert_eq!(Server::parse("unix:/run/c.sock").unwrap().place, Place::Unix("/run/c.sock".into()));
-        for bad in ["", "http://", "ftp://h", "http://u:secret@h", "https://h", "http://a b", "h:x", "h:99999"] {
+        for bad in ["", "http://", "ftp://h", "http://u:secret@h", "https://u:secret@h", "http://a b", "h:x", "h:99999"]
+        {
             assert!(Server::parse(bad).is_err(), "{bad}");
         }
         let any = Address::Tcp("0.0.0.0:7860".parse().unwrap());

@@ -31,8 +31,25 @@ pub enum Wish {
     KeyList,
     /// End an API key.
     KeyRevoke,
+    /// Look at, or delete, what is stored of conversations.
+    Sessions(Sessions),
     /// The model's process; the master starts it.
     Engine,
+}
+
+/// What is to be done with stored sessions; a number names one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sessions {
+    /// Show all, without what was said.
+    List,
+    /// Show what was said.
+    Show(i64),
+    /// One, or all, as JSON lines.
+    Export(Option<i64>),
+    /// Delete one.
+    Delete(i64),
+    /// Delete all that were idle for too long.
+    Purge,
 }
 
 const AFTER: &str =
@@ -63,6 +80,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Wish, Flags), 
             Some((_, inner)) => (Wish::KeyList, inner.clone()),
             None => (Wish::KeyList, inner.clone()),
         },
+        Some(("sessions", inner)) => {
+            let (wish, inner) = sessions_wish(inner);
+            (Wish::Sessions(wish), inner.clone())
+        }
         Some(("engine", inner)) => (Wish::Engine, inner.clone()),
         Some((_, inner)) => (Wish::Serve, inner.clone()),
         None => (Wish::Serve, matches),
@@ -92,7 +113,7 @@ fn command() -> Command {
         .after_help(AFTER)
         .args_conflicts_with_subcommands(true)
         .max_term_width(120)
-        .subcommands([serve, check, config, migrate, health, redact, chat, audit, key(), engine])
+        .subcommands([serve, check, config, migrate, health, redact, chat, audit, key(), sessions(), engine])
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -120,6 +141,31 @@ fn key() -> Command {
         .about("API keys, in API_KEYS_FILE")
         .subcommand_required(true)
         .subcommands([new, list, revoke].map(with_settings))
+}
+
+fn sessions() -> Command {
+    let number = || Arg::new("number").value_name("NUMBER").value_parser(value_parser!(i64));
+    let list = Command::new("list").about("Show the sessions used last");
+    let show = Command::new("show").about("Show what was said in one").arg(number().required(true));
+    let export = Command::new("export").about("One, or all, as lines of JSON; whole ids included").arg(number());
+    let delete = Command::new("delete").about("Delete one").arg(number().required(true));
+    let purge = Command::new("purge").about("Delete all that were idle for longer than --session-ttl-days");
+    Command::new("sessions")
+        .about("Look at, or delete, what is stored of conversations")
+        .subcommand_required(true)
+        .subcommands([list, show, export, delete, purge].map(with_settings))
+}
+
+fn sessions_wish(matches: &ArgMatches) -> (Sessions, &ArgMatches) {
+    let number = |inner: &ArgMatches| inner.get_one::<i64>("number").copied();
+    match matches.subcommand() {
+        Some(("show", inner)) => (Sessions::Show(number(inner).unwrap_or(0)), inner),
+        Some(("export", inner)) => (Sessions::Export(number(inner)), inner),
+        Some(("delete", inner)) => (Sessions::Delete(number(inner).unwrap_or(0)), inner),
+        Some(("purge", inner)) => (Sessions::Purge, inner),
+        Some((_, inner)) => (Sessions::List, inner),
+        None => (Sessions::List, matches),
+    }
 }
 
 fn with_settings(command: Command) -> Command {

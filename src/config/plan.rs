@@ -4,7 +4,7 @@ use super::problem::Problems;
 use super::raw::Raw;
 use super::values::Values;
 use crate::chat::upstream::connector::Place;
-use crate::chat::upstream::{Limits, Target};
+use crate::chat::upstream::{Limits, TARGETS_MAX, Target};
 use crate::limit::{self, Trusted};
 use crate::listener::{self, Address};
 use crate::sys::process;
@@ -141,6 +141,9 @@ pub fn installed_model(raw: &Raw) -> Option<PathBuf> {
 fn upstreams(values: &mut Values<'_>) -> Vec<Target> {
     let source = values.source("chat_upstream");
     let mut targets = Vec::new();
+    if values.texts("chat_upstream").len() > TARGETS_MAX {
+        values.problems.error(&source, format!("at most {TARGETS_MAX} upstreams"));
+    }
     for text in values.texts("chat_upstream") {
         let hugging_face = text == "huggingface";
         let key = if hugging_face { values.text("hf_token") } else { values.text("chat_upstream_api_key") };
@@ -161,13 +164,14 @@ fn target(url: &str, key: Option<&str>) -> Result<Target, String> {
     bearer.iter_mut().for_each(|bearer| bearer.set_sensitive(true));
     if let Some(path) = url.strip_prefix("unix:") {
         let place = Place::Unix(PathBuf::from(path));
-        return Ok(Target { place, authority: "localhost".into(), base_path: "/v1".into(), bearer });
+        return Ok(Target { place, authority: "localhost".into(), base_path: "/v1".into(), bearer, own: false });
     }
-    let Some(rest) = url.strip_prefix("http://") else {
-        return Err(format!(
-            "{:?}: write http://host:port/v1 or unix:/path (https is not built yet)",
-            without_userinfo(url)
-        ));
+    let (tls, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+        (Some(rest), _) => (false, rest),
+        (None, Some(rest)) => (true, rest),
+        (None, None) => {
+            return Err(format!("{:?}: write http(s)://host:port/v1 or unix:/path", without_userinfo(url)));
+        }
     };
     let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
     let authority: http_types::uri::Authority =
@@ -175,10 +179,14 @@ fn target(url: &str, key: Option<&str>) -> Result<Target, String> {
     if authority.as_str().contains('@') {
         return Err("a key in the URL ends up in logs: set CHAT_UPSTREAM_API_KEY".to_owned());
     }
-    let place = Place::Tcp(authority.host().trim_matches(['[', ']']).to_owned(), authority.port_u16().unwrap_or(80));
+    let host = authority.host().trim_matches(['[', ']']).to_owned();
+    let place = match tls {
+        true => Place::Tls(host, authority.port_u16().unwrap_or(443)),
+        false => Place::Tcp(host, authority.port_u16().unwrap_or(80)),
+    };
     let base_path = format!("/{}", path.trim_matches('/'));
     let base_path = if base_path == "/" { "/v1".to_owned() } else { base_path };
-    Ok(Target { place, authority: authority.to_string(), base_path, bearer })
+    Ok(Target { place, authority: authority.to_string(), base_path, bearer, own: false })
 }
 
 fn without_userinfo(url: &str) -> String {
@@ -341,6 +349,7 @@ fn chat_plan(
             authority: "localhost".into(),
             base_path: "/v1".into(),
             bearer: None,
+            own: true,
         }],
         None => upstreams,
     };
@@ -505,8 +514,9 @@ mod tests {
         assert_eq!((vllm.place, vllm.base_path.as_str()), (Place::Tcp("10.0.0.5".into(), 8000), "/v1"));
         assert!(vllm.bearer.is_some_and(|bearer| bearer.is_sensitive()));
         assert_eq!(target("http://h", None).unwrap().place, Place::Tcp("h".into(), 80));
+        assert_eq!(target("https://h/v1", None).unwrap().place, Place::Tls("h".into(), 443));
         assert_eq!(target("unix:/run/e.sock", None).unwrap().place, Place::Unix("/run/e.sock".into()));
-        for bad in ["h:80", "http://", "http://u:secret@h/", "ftp://u:secret@h/", "https://h/v1"] {
+        for bad in ["h:80", "http://", "http://u:secret@h/", "ftp://u:secret@h/", "https://u:secret@h/v1"] {
             let error = target(bad, None).unwrap_err();
             assert!(!error.contains("secret"), "{error}");
         }

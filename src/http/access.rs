@@ -83,6 +83,11 @@ impl Access {
         &self.id
     }
 
+    /// True when the head that stands behind a refusal asked for something below `/v1/`.
+    pub fn below_v1(&self) -> bool {
+        self.ledger.below_v1()
+    }
+
     /// Bytes of the response's body went out.
     pub fn sent(&mut self, bytes: usize) {
         if self.first_byte.is_none() {

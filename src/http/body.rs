@@ -1,9 +1,12 @@
 //! Bodies: a request's, read with its limits, and a response's, which carries the access record to its end.
 
 use super::access::Access;
+use super::events;
 use super::fault::{Code, Fault};
 use super::head::Refusal;
+use super::ids::Id;
 use super::strict::{Ledger, Times};
+use crate::chat::upstream::Relay;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -13,7 +16,7 @@ use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -33,6 +36,7 @@ enum Content {
     Empty,
     Whole(Bytes),
     Stream(mpsc::Receiver<Bytes>),
+    Relay(Box<Relay>, Id),
 }
 
 impl Body {
@@ -50,6 +54,11 @@ impl Body {
     pub fn stream() -> (mpsc::Sender<Bytes>, Body) {
         let (sender, receiver) = mpsc::channel(STREAM_PIECES_MAX);
         (sender, Body { content: Content::Stream(receiver), access: None })
+    }
+
+    /// An upstream's events, as they come; the id is for the log.
+    pub fn relay(relay: Box<Relay>, id: Id) -> Body {
+        Body { content: Content::Relay(relay, id), access: None }
     }
 
     /// The access record ends with this body, or when it is dropped.
@@ -80,9 +89,11 @@ impl http_body::Body for Body {
                 }
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            Content::Stream(receiver) => match receiver.poll_recv(cx) {
-                Poll::Ready(piece) => piece,
-                Poll::Pending => return Poll::Pending,
+            Content::Stream(receiver) => ready!(receiver.poll_recv(cx)),
+            Content::Relay(relay, id) => match ready!(relay.poll_next(cx)) {
+                Some(Err(error)) => Some(events::error_chunk(error, id.text())),
+                Some(Ok(events)) => Some(events),
+                None => None,
             },
         };
         match next {
@@ -102,7 +113,7 @@ impl http_body::Body for Body {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Stream(_) => SizeHint::default(),
+            Content::Stream(_) | Content::Relay(..) => SizeHint::default(),
         }
     }
 }

@@ -28,6 +28,7 @@ pub mod route;
 mod status;
 pub mod strict;
 pub mod tls;
+mod v1;
 
 use crate::board::Lane;
 use crate::chat::ask::{Ask, ModeChange, check_session_id};
@@ -42,7 +43,7 @@ use auth::{Caller, Denied, Door};
 use body::{Body, Intake};
 use bytes::Bytes;
 use connection::Connections;
-use fault::{Code, Fault};
+use fault::{Code, Fault, Shape};
 use headers::{Base, Headers, REQUEST_ID};
 use http::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
@@ -217,6 +218,8 @@ impl App {
             Ok(Route::Initialize) => Box::pin(self.initialize(context)).await,
             Ok(Route::ModeGet) => Box::pin(self.mode(head.uri.query(), context)).await,
             Ok(Route::ModeSet) => Box::pin(self.set_mode(body, context)).await,
+            Ok(Route::Completions) => Box::pin(self.complete(body, context)).await,
+            Ok(Route::Models) => Box::pin(self.models(context)).await,
             Err(Miss::Path) => Err(Fault::not_found()),
             Err(Miss::Method(allow)) => Err(Fault::method_not_allowed(allow)),
         }
@@ -344,10 +347,16 @@ impl App {
         events::log_fault(fault, id);
         suspicious(fault, client, id);
         let path = head.uri.path();
-        let base = if path.starts_with("/api/") || path.starts_with("/v1/") { Base::Api } else { Base::Plain };
+        let shape = if access.below_v1() { Shape::OpenAi } else { Shape::of(path) };
+        let base = if path.starts_with("/api/") || shape == Shape::OpenAi { Base::Api } else { Base::Plain };
         let mut headers = self.headers.base(base, head.headers.get(ORIGIN));
         if let Some(seconds) = fault.retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if shape == Shape::OpenAi
+            && let Some(retry) = fault.should_retry()
+        {
+            headers.insert(v1::SHOULD_RETRY, HeaderValue::from_static(retry));
         }
         if let Some(allow) = fault.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
@@ -358,7 +367,7 @@ impl App {
         if fault.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        with(fault.code.status(), headers, Body::whole(fault.body(id)))
+        with(fault.code.status(), headers, Body::whole(fault.body(id, shape)))
     }
 
     /// Who asks: the peer, or the client behind proxies that are trusted.
@@ -392,11 +401,11 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 fn limited(found: Result<Route, Miss>, path: &str) -> Option<Endpoint> {
     match found {
         Ok(Route::Health | Route::Live | Route::Ready | Route::Root | Route::Page(_) | Route::Preflight) => None,
-        Ok(Route::Chat) => Some(Endpoint::Chat),
+        Ok(Route::Chat | Route::Completions) => Some(Endpoint::Chat),
         Ok(Route::Initialize) => Some(Endpoint::Initialize),
-        Ok(Route::ModeGet | Route::ModeSet) => Some(Endpoint::Api),
+        Ok(Route::ModeGet | Route::ModeSet | Route::Models) => Some(Endpoint::Api),
         Err(_) if path == "/api/health" => None,
-        Err(_) if path == "/api/chat" => Some(Endpoint::Chat),
+        Err(_) if path == "/api/chat" || path == "/v1/chat/completions" => Some(Endpoint::Chat),
         Err(_) if path == "/api/initialize" => Some(Endpoint::Initialize),
         Err(_) => (path.starts_with("/api/") || path.starts_with("/v1/")).then_some(Endpoint::Api),
     }

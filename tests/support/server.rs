@@ -105,6 +105,13 @@ impl Server {
         Server { child, lines, said, home, address: String::new() }
     }
 
+    /// Runs the program beside the server, on the same store.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = program(&self.home, &[]);
+        command.env("CHAT_UPSTREAM", "http://127.0.0.1:9").args(arguments).stdin(Stdio::null());
+        command.output().unwrap()
+    }
+
     /// Waits for a line with this message.
     pub fn expect(&self, message: &str) -> Value {
         self.expect_that(message, |event| event["message"] == message)

@@ -269,6 +269,10 @@ fn exchange(server: &Server, bytes: &[u8]) -> io::Result<Answer> {
             stream.set_read_timeout(Some(LIMIT))?;
             read(stream, bytes)?
         }
+        Place::Tls(..) => {
+            let what = "raw bytes are not sent by https: name the server behind the proxy, by http:// or unix:";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+        }
     };
     let text = String::from_utf8_lossy(&answer);
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("no HTTP"))?;

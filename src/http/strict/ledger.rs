@@ -2,7 +2,7 @@
 
 use super::super::head::Refusal;
 use crate::sys::clock;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
@@ -86,6 +86,7 @@ pub struct Ledger {
     since_ms: AtomicU64,
     refusal: AtomicU8,
     marker: AtomicU64,
+    below_v1: AtomicBool,
     arrived: AtomicU64,
     answered: AtomicU64,
     bytes_in: AtomicU64,
@@ -109,6 +110,7 @@ impl Ledger {
             since_ms: AtomicU64::new(now_ms),
             refusal: AtomicU8::new(0),
             marker: AtomicU64::new(0),
+            below_v1: AtomicBool::new(false),
             arrived: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
@@ -141,6 +143,11 @@ impl Ledger {
             return None;
         }
         self.refusal()
+    }
+
+    /// True when the refused head asked for something below `/v1/`, whose errors have a shape of their own.
+    pub fn below_v1(&self) -> bool {
+        self.below_v1.load(Relaxed)
     }
 
     /// The service's last word on every request: its answer has ended, or was dropped.
@@ -245,6 +252,12 @@ impl Ledger {
 
     pub(super) fn idle(&self) {
         self.phase.store(Phase::Idle as u8, Relaxed);
+    }
+
+    /// What is known of a refused head's target.
+    pub(super) fn refused_head(&self, bytes: &[u8]) {
+        let target = bytes.iter().position(|byte| *byte == b' ').map_or(&[][..], |space| &bytes[space + 1..]);
+        self.below_v1.store(target.starts_with(b"/v1/"), Relaxed);
     }
 
     /// `marker` is the number that the marker request will have; 0 when a body was refused and there is none.
