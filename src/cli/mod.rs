@@ -1,5 +1,7 @@
 //! Commands for the operator that talk to a running server or filter text; beside `config` at the top of the ladder.
 
+pub mod logs;
+
 use crate::listener::Address;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};

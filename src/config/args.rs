@@ -21,6 +21,8 @@ pub enum Wish {
     Healthcheck,
     /// Filter stdin through the log redactor.
     Redact,
+    /// Read the log files.
+    Logs,
     /// The model's process; the master starts it.
     Engine,
 }
@@ -45,6 +47,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Wish, Flags), 
         Some(("migrate", inner)) => (Wish::Migrate, inner.clone()),
         Some(("healthcheck", inner)) => (Wish::Healthcheck, inner.clone()),
         Some(("redact", inner)) => (Wish::Redact, inner.clone()),
+        Some(("logs", inner)) => (Wish::Logs, inner.clone()),
         Some(("engine", inner)) => (Wish::Engine, inner.clone()),
         Some((_, inner)) => (Wish::Serve, inner.clone()),
         None => (Wish::Serve, matches),
@@ -59,6 +62,7 @@ fn command() -> Command {
     let migrate = with_settings(Command::new("migrate").about("Bring the session store's schema up to date"));
     let health = with_settings(Command::new("healthcheck").about("Ask the running server's /healthz; exit 0 or 1"));
     let redact = with_settings(Command::new("redact").about("Filter stdin through the log redactor"));
+    let logs = logs(with_settings(Command::new("logs").about("Read the log files, rotated ones included")));
     let engine = Command::new("engine").about("The model's process; the master starts it").hide(true);
     with_settings(Command::new("chatcorn"))
         .about("A supervised, rate-limited, securely logged chat API, with the model included")
@@ -66,7 +70,20 @@ fn command() -> Command {
         .after_help(AFTER)
         .args_conflicts_with_subcommands(true)
         .max_term_width(120)
-        .subcommands([serve, check, config, migrate, health, redact, engine])
+        .subcommands([serve, check, config, migrate, health, redact, logs, engine])
+}
+
+fn logs(command: Command) -> Command {
+    let text = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help).help_heading("Which lines")
+    };
+    let follow = Arg::new("follow").short('f').long("follow").action(ArgAction::SetTrue);
+    command
+        .arg(follow.help("go on with what is written later, over rotations").help_heading("Which lines"))
+        .arg(text("since", "TIME", "from then on: 15m, 2h, 3d ago, or 2026-01-02T03:04 (UTC)"))
+        .arg(text("level", "LEVEL", "this severe or more: error, warning, info, debug"))
+        .arg(text("request", "ID", "one request alone, by its X-Request-Id"))
+        .arg(text("color", "WHEN", "for people, in colour: always, never, or auto (on a terminal)"))
 }
 
 fn with_settings(command: Command) -> Command {
@@ -114,6 +131,12 @@ fn flags(matches: &ArgMatches) -> Flags {
     let path = |name| matches.try_get_one::<PathBuf>(name).ok().flatten().cloned();
     flags.config_file = path("config");
     flags.env_file = path("env-file");
+    flags.follow = matches.try_get_one::<bool>("follow").ok().flatten().copied().unwrap_or(false);
+    for name in ["since", "level", "request", "color"] {
+        if let Ok(Some(text)) = matches.try_get_one::<String>(name) {
+            flags.reading.insert(name, text.clone());
+        }
+    }
     for setting in SETTINGS.iter().filter(|setting| !setting.flag.is_empty()) {
         if let Ok(Some(texts)) = matches.try_get_many::<String>(setting.key) {
             flags.values.insert(setting.key, texts.cloned().collect());

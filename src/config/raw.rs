@@ -50,6 +50,10 @@ pub struct Flags {
     pub config_file: Option<PathBuf>,
     /// `--env-file`.
     pub env_file: Option<PathBuf>,
+    /// `chatcorn logs -f`.
+    pub follow: bool,
+    /// The other options of `chatcorn logs`, by name.
+    pub reading: BTreeMap<&'static str, String>,
 }
 
 /// The kept environment, as name and value.
