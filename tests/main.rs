@@ -13,6 +13,7 @@ mod errors;
 mod faults;
 mod limits;
 mod logs;
+mod logs_faults;
 mod logs_reading;
 #[cfg(feature = "engine")]
 mod model;
