@@ -24,6 +24,7 @@ use config::args::{self, Wish};
 use config::problem::Problems;
 use config::{Plan, Sources, settings};
 use listener::Listeners;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -55,6 +56,7 @@ pub fn main() -> ExitCode {
         Wish::Audit => audit(&sources),
         Wish::KeyNew | Wish::KeyList | Wish::KeyRevoke => key(wish, &sources),
         Wish::Sessions(wish) => sessions(&sources, wish),
+        Wish::Logs => logs(&sources),
         Wish::Engine => run_engine(),
     }
 }
@@ -170,6 +172,29 @@ fn sessions(sources: &Sources, wish: config::args::Sessions) -> ExitCode {
     let Some(plan) = loaded(sources) else { return ExitCode::from(EXIT_CONFIG) };
     let done = cli::sessions::run(wish, &plan.master.worker.store, &mut std::io::stdout().lock());
     done.map_or_else(|reason| failed(reason, 1), |()| ExitCode::SUCCESS)
+}
+
+fn logs(sources: &Sources) -> ExitCode {
+    reading(sources)
+        .and_then(|reading| cli::logs::run(&reading, std::io::BufWriter::new(std::io::stdout().lock())))
+        .map_or_else(|reason| failed(reason, 1), |()| ExitCode::SUCCESS)
+}
+
+fn reading(sources: &Sources) -> Result<cli::logs::Reading, String> {
+    let option = |name: &str| sources.flags.reading.get(name).map(String::as_str);
+    let mut filter = cli::logs::Filter { request: option("request").map(str::to_owned), ..Default::default() };
+    filter.since = option("since").map(cli::logs::since).transpose()?;
+    if let Some(name) = option("level") {
+        let level = cli::logs::severity(name);
+        filter.level_max = level.ok_or_else(|| format!("--level {name:?}: write error, warning, info or debug"))?;
+    }
+    let colour = match option("color") {
+        None | Some("auto") => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        Some("always") => true,
+        Some("never") => false,
+        Some(other) => return Err(format!("--color {other:?}: write always, never or auto")),
+    };
+    Ok(cli::logs::Reading { files: sources.log_files(), filter, follow: sources.flags.follow, colour })
 }
 
 fn migrate(sources: &Sources) -> ExitCode {

@@ -16,6 +16,8 @@ mod heads;
 mod keys;
 mod limits;
 mod logs;
+mod logs_faults;
+mod logs_reading;
 #[cfg(feature = "engine")]
 mod model;
 mod openai;

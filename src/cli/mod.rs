@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod chat;
 pub mod key;
+pub mod logs;
 pub mod server;
 pub mod sessions;
 

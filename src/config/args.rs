@@ -33,6 +33,8 @@ pub enum Wish {
     KeyRevoke,
     /// Look at, or delete, what is stored of conversations.
     Sessions(Sessions),
+    /// Read the log files.
+    Logs,
     /// The model's process; the master starts it.
     Engine,
 }
@@ -84,6 +86,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Wish, Flags), 
             let (wish, inner) = sessions_wish(inner);
             (Wish::Sessions(wish), inner.clone())
         }
+        Some(("logs", inner)) => (Wish::Logs, inner.clone()),
         Some(("engine", inner)) => (Wish::Engine, inner.clone()),
         Some((_, inner)) => (Wish::Serve, inner.clone()),
         None => (Wish::Serve, matches),
@@ -106,6 +109,7 @@ fn command() -> Command {
         with_settings(with_url(Command::new("audit").about("Go through the security checklist; exit 1 on a failure")))
             .arg(switch("json", "print JSON"))
             .arg(switch("try-limit", "send up to 300 requests, until one is refused"));
+    let logs = logs(with_settings(Command::new("logs").about("Read the log files, rotated ones included")));
     let engine = Command::new("engine").about("The model's process; the master starts it").hide(true);
     with_settings(Command::new("chatcorn"))
         .about("A supervised, rate-limited, securely logged chat API, with the model included")
@@ -113,7 +117,7 @@ fn command() -> Command {
         .after_help(AFTER)
         .args_conflicts_with_subcommands(true)
         .max_term_width(120)
-        .subcommands([serve, check, config, migrate, health, redact, chat, audit, key(), sessions(), engine])
+        .subcommands([serve, check, config, migrate, health, redact, chat, audit, key(), sessions(), logs, engine])
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -166,6 +170,19 @@ fn sessions_wish(matches: &ArgMatches) -> (Sessions, &ArgMatches) {
         Some((_, inner)) => (Sessions::List, inner),
         None => (Sessions::List, matches),
     }
+}
+
+fn logs(command: Command) -> Command {
+    let text = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help).help_heading("Which lines")
+    };
+    let follow = Arg::new("follow").short('f').long("follow").action(ArgAction::SetTrue);
+    command
+        .arg(follow.help("go on with what is written later, over rotations").help_heading("Which lines"))
+        .arg(text("since", "TIME", "from then on: 15m, 2h, 3d ago, or 2026-01-02T03:04 (UTC)"))
+        .arg(text("level", "LEVEL", "this severe or more: error, warning, info, debug"))
+        .arg(text("request", "ID", "one request alone, by its X-Request-Id"))
+        .arg(text("color", "WHEN", "for people, in colour: always, never, or auto (on a terminal)"))
 }
 
 fn with_settings(command: Command) -> Command {
@@ -226,6 +243,12 @@ fn flags(matches: &ArgMatches) -> Flags {
     flags.key.quota = text("quota");
     flags.key.id = text("id").unwrap_or_default();
     flags.key.expires_days = matches.try_get_one::<u64>("expires-days").ok().flatten().copied();
+    flags.follow = matches.try_get_one::<bool>("follow").ok().flatten().copied().unwrap_or(false);
+    for name in ["since", "level", "request", "color"] {
+        if let Ok(Some(text)) = matches.try_get_one::<String>(name) {
+            flags.reading.insert(name, text.clone());
+        }
+    }
     for setting in SETTINGS.iter().filter(|setting| !setting.flag.is_empty()) {
         if let Ok(Some(texts)) = matches.try_get_many::<String>(setting.key) {
             flags.values.insert(setting.key, texts.cloned().collect());

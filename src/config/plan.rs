@@ -400,7 +400,7 @@ fn store(values: &mut Values<'_>) -> chat::store::Plan {
     chat::store::Plan { path, ttl: Duration::from_secs(days * 86_400) }
 }
 
-fn logs(values: &mut Values<'_>) -> log::Plan {
+pub(super) fn logs(values: &mut Values<'_>) -> log::Plan {
     let format = match values.word("log_format").as_deref() {
         Some("text") => log::Format::Text,
         Some(_) => log::Format::Json,
@@ -415,10 +415,10 @@ fn logs(values: &mut Values<'_>) -> log::Plan {
         level: level(values.word("log_level").as_deref()),
         format,
         access_format: values.text("access_logformat").filter(|atoms| !atoms.is_empty()),
-        client: if values.word("log_client").as_deref() == Some("full") {
-            log::Client::Full
-        } else {
-            log::Client::Hashed
+        client: match values.word("log_client").as_deref() {
+            Some("full") => log::Client::Full,
+            Some("off") => log::Client::Off,
+            _ => log::Client::Hashed,
         },
         patterns: values.texts("log_redact"),
     }

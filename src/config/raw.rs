@@ -58,6 +58,10 @@ pub struct Flags {
     pub json: bool,
     /// `audit --try-limit`
     pub try_limit: bool,
+    /// `chatcorn logs -f`.
+    pub follow: bool,
+    /// The other options of `chatcorn logs`, by name.
+    pub reading: BTreeMap<&'static str, String>,
 }
 
 /// What `chatcorn key` is given.

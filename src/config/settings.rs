@@ -134,7 +134,7 @@ pub const SETTINGS: &[Setting] = &[
     one(LOGS, "access_logformat", "ACCESS_LOGFORMAT", "access-logformat", Text, "", "gunicorn's atoms, in text format"),
     one(LOGS, "log_level", "LOG_LEVEL", "log-level", OneOf(&["debug", "info", "warning", "error", "critical"]), "info", "least level that is logged"),
     one(LOGS, "log_format", "LOG_FORMAT", "log-format", OneOf(&["json", "text"]), "", "json, or text for people (a terminal gets text)"),
-    one(LOGS, "log_client", "LOG_CLIENT", "log-client", OneOf(&["hashed", "full"]), "hashed", "how the access log names a client"),
+    one(LOGS, "log_client", "LOG_CLIENT", "log-client", OneOf(&["hashed", "full", "off"]), "hashed", "how the access log names a client"),
     many(one(LOGS, "log_redact", "LOG_REDACT", "", Text, "", "more patterns (regular expressions) that no log may show")),
 
     one(CHAT, "model", "MODEL", "model", Path, "", "the GGUF model; default: the one that bin/model installed"),
