@@ -17,6 +17,7 @@ mod limits;
 mod logs;
 #[cfg(feature = "engine")]
 mod model;
+mod openapi;
 mod page;
 mod reload;
 mod supervision;
