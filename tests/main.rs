@@ -21,6 +21,7 @@ mod logs_reading;
 #[cfg(feature = "engine")]
 mod model;
 mod openai;
+mod openapi;
 mod page;
 mod reload;
 mod sessions;

@@ -22,6 +22,7 @@ pub mod headers;
 pub mod ids;
 pub mod keys;
 pub mod leaving;
+mod openapi;
 pub mod page;
 pub mod proxy;
 pub mod route;
@@ -213,6 +214,7 @@ impl App {
             Ok(Route::Ready) => Ok(Box::pin(self.ready(&context)).await),
             Ok(Route::Root) => Ok(self.root(&context)),
             Ok(Route::Page(file)) => Ok(file.response(self.headers.base(Base::Empty, context.origin), context.headers)),
+            Ok(Route::OpenApi) => Ok(self.ok(Base::Plain, &context, openapi::document())),
             Ok(Route::Preflight) => Ok(self.preflight(&context)),
             Ok(Route::Chat) => Box::pin(self.converse(body, context)).await,
             Ok(Route::Initialize) => Box::pin(self.initialize(context)).await,
@@ -400,7 +402,15 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Whether a request costs a unit, and of what: everything below `/api/` and `/v1/` does, but health and preflights.
 fn limited(found: Result<Route, Miss>, path: &str) -> Option<Endpoint> {
     match found {
-        Ok(Route::Health | Route::Live | Route::Ready | Route::Root | Route::Page(_) | Route::Preflight) => None,
+        Ok(
+            Route::Health
+            | Route::Live
+            | Route::Ready
+            | Route::Root
+            | Route::Page(_)
+            | Route::OpenApi
+            | Route::Preflight,
+        ) => None,
         Ok(Route::Chat | Route::Completions) => Some(Endpoint::Chat),
         Ok(Route::Initialize) => Some(Endpoint::Initialize),
         Ok(Route::ModeGet | Route::ModeSet | Route::Models) => Some(Endpoint::Api),

@@ -10,6 +10,8 @@ pub enum Route {
     Root,
     /// A file of the chat page.
     Page(File),
+    /// `GET /openapi.json`
+    OpenApi,
     /// `GET /api/health`
     Health,
     /// `GET /healthz`
@@ -58,6 +60,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Miss> {
         "/" => (Some(Route::Root), None, GET),
         "/healthz" => (Some(Route::Live), None, GET),
         "/readyz" => (Some(Route::Ready), None, GET),
+        "/openapi.json" => (Some(Route::OpenApi), None, GET),
         "/api/initialize" => (None, Some(Route::Initialize), POST),
         "/api/context/mode" => (Some(Route::ModeGet), Some(Route::ModeSet), GET_POST),
         _ => match File::at(path) {
