@@ -23,7 +23,7 @@ pub mod worker;
 use config::args::{self, Wish};
 use config::problem::Problems;
 use config::{Plan, Sources, settings};
-use listener::Listener;
+use listener::Listeners;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -51,6 +51,8 @@ pub fn main() -> ExitCode {
         Wish::Migrate => migrate(&sources),
         Wish::Healthcheck => healthcheck(&sources),
         Wish::Redact => redact(&sources),
+        Wish::Chat => chat(&sources),
+        Wish::Audit => audit(&sources),
         Wish::Sessions(wish) => sessions(&sources, wish),
         Wish::Engine => run_engine(),
     }
@@ -104,6 +106,41 @@ fn healthcheck(sources: &Sources) -> ExitCode {
         Some(Err(reason)) => failed(reason, 1),
         None => failed("nothing is bound", 1),
     }
+}
+
+/// The server that a command is about: the one that is named, else the one that is configured.
+fn running(sources: &Sources) -> Result<cli::server::Server, String> {
+    match &sources.flags.url {
+        Some(url) => cli::server::Server::parse(url),
+        None => sources.addresses().first().map(cli::server::Server::at).ok_or_else(|| "nothing is bound".to_owned()),
+    }
+}
+
+fn chat(sources: &Sources) -> ExitCode {
+    let key = sources.environment.iter().find(|(name, _)| name == cli::chat::KEY_VARIABLE);
+    let key = key.map(|(_, value)| value.to_string_lossy());
+    let talked = running(sources).and_then(|server| cli::chat::run(server, key.as_deref()));
+    talked.unwrap_or_else(|reason| failed(reason, 1))
+}
+
+/// With an address it asks the server there too; without one it looks at the configuration alone.
+fn audit(sources: &Sources) -> ExitCode {
+    let server = match sources.flags.url.as_deref().map(cli::server::Server::parse).transpose() {
+        Ok(server) => server,
+        Err(reason) => return failed(reason, 1),
+    };
+    let mut problems = Problems::default();
+    let raw = sources.raw(&mut problems);
+    let written = settings::by_key("model").and_then(|setting| raw.get(setting).texts.first().cloned());
+    let model = written.map(std::path::PathBuf::from).or_else(|| config::plan::installed_model(&raw));
+    let audit = cli::audit::Audit {
+        raw: &raw,
+        errors: problems.errors(),
+        model: model.as_deref(),
+        server: server.as_ref(),
+        try_limit: sources.flags.try_limit,
+    };
+    cli::audit::report(&audit.findings(), sources.flags.json)
 }
 
 fn redact(sources: &Sources) -> ExitCode {
@@ -163,7 +200,7 @@ fn serve(sources: &mut Sources) -> ExitCode {
     code
 }
 
-fn run_master(plan: Plan, listeners: Vec<Listener>, engine_socket: socket2::Socket, sources: Sources) -> ExitCode {
+fn run_master(plan: Plan, listeners: Listeners, engine_socket: socket2::Socket, sources: Sources) -> ExitCode {
     let run = || {
         let board = board::Board::create()?;
         board.set_engine_state(master::engine_expected(&plan.master));
@@ -187,12 +224,12 @@ fn loaded(sources: &Sources) -> Option<Plan> {
     plan
 }
 
-fn bind(plan: &Plan) -> Result<Vec<Listener>, ExitCode> {
-    let bind = |address| Listener::bind(address, plan.backlog, plan.umask);
-    plan.addresses.iter().map(bind).collect::<Result<Vec<_>, _>>().map_err(|error| {
-        let code = if error.in_use() { EXIT_ADDRESS_IN_USE } else { 1 };
-        failed(error, code)
-    })
+fn bind(plan: &Plan) -> Result<Listeners, ExitCode> {
+    let mut listeners = Listeners::default();
+    match listeners.open(&plan.master.listen) {
+        Ok(_) => Ok(listeners),
+        Err(error) => Err(failed(&error, if error.in_use() { EXIT_ADDRESS_IN_USE } else { 1 })),
+    }
 }
 
 /// Through a temporary name, so that nobody reads half of it.

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod audit;
 mod balance;
 mod breakdown;
 mod chat;
@@ -21,4 +22,5 @@ mod reload;
 mod sessions;
 mod supervision;
 mod support;
+mod terminal;
 mod upstreams;

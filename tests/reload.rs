@@ -1,6 +1,6 @@
 //! Somebody sends HUP at noon, and nobody notices.
 
-use crate::support::{Connection, Server, Upstream, Way, post};
+use crate::support::{Connection, Server, Upstream, Way, post, until};
 use nix::sys::signal::Signal;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -81,4 +81,73 @@ fn ttin_and_ttou_change_the_number_of_workers() {
     server.signal(Signal::SIGTTOU);
     server.expect("worker ended");
     assert_eq!(server.children("worker").len(), 4);
+}
+
+#[test]
+fn whatever_is_wrong_with_a_reload_everything_stays_as_it_was() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("bind = [\"127.0.0.1:0\", \"{}\"]\n", taken.local_addr().unwrap());
+    let wrongs = [
+        ("workers = \n", "chatcorn.toml:1"),
+        ("wokers = 2\n", "wokers"),
+        ("workers = 0\n", "workers"),
+        (taken.as_str(), "in use"),
+        ("redis_url = \"ftp://x\"\n", "redis"),
+    ];
+    // The address comes from the file here, so that a reload can change it.
+    let file = [("chatcorn.toml", "bind = \"127.0.0.1:0\"\n")];
+    let server = Server::spawn_under(&["env", "-u", "BIND"], &[("RATE_LIMIT_ENABLED", "false")], &file).serving();
+    let before = server.children("worker");
+    let mut connection = server.connect();
+    for (text, says) in wrongs {
+        std::fs::write(server.home.join("chatcorn.toml"), text).unwrap();
+        server.signal(Signal::SIGHUP);
+        let refused = server.expect("reload refused: everything stays as it was");
+        let reason = refused["reason"].as_str().unwrap().to_lowercase();
+        assert!(reason.contains(says), "{text:?}: {reason}");
+        assert_eq!(connection.get("/healthz").unwrap().status, 200);
+        assert_eq!(server.children("worker"), before, "{text:?}");
+    }
+}
+
+#[test]
+fn a_canary_that_cannot_boot_ends_the_reload_and_nothing_else() {
+    let server = Server::start(&[]);
+    let before = server.children("worker");
+    let (store, kept) = (server.home.join("c.db"), server.home.join("kept.db"));
+    std::fs::rename(&store, &kept).unwrap();
+    std::fs::write(&store, [b'x'; 4096]).unwrap();
+    server.signal(Signal::SIGHUP);
+    let refused = server.expect("reload refused: everything stays as it was");
+    assert!(refused["reason"].as_str().unwrap().contains("database"), "{refused}");
+    assert_eq!(server.children("worker"), before);
+    std::fs::rename(&kept, &store).unwrap();
+    server.signal(Signal::SIGHUP);
+    server.expect("reloaded");
+    assert_eq!(server.connect().get("/healthz").unwrap().status, 200);
+}
+
+#[test]
+fn a_reload_moves_to_another_address_and_nobody_is_cut_off() {
+    let file = |bind: &str| format!("bind = {bind}\n");
+    let start = [("chatcorn.toml", &*file("\"127.0.0.1:0\""))];
+    let server = Server::spawn_under(&["env", "-u", "BIND"], &[("RATE_LIMIT_ENABLED", "false")], &start).serving();
+    let mut old = server.connect();
+    old.get("/healthz").unwrap();
+    let socket = server.home.join("s");
+    let move_to = |bind: &str| {
+        std::fs::write(server.home.join("chatcorn.toml"), file(bind)).unwrap();
+        server.signal(Signal::SIGHUP);
+    };
+    move_to(&format!("[\"127.0.0.1:0\", \"unix:{}\"]", socket.display()));
+    server.expect("reloaded");
+    assert_eq!(old.get("/healthz").unwrap().status, 200);
+    assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    let mut kept = server.connect();
+    kept.get("/healthz").unwrap();
+    move_to(&format!("\"unix:{}\"", socket.display()));
+    server.expect("no longer listening");
+    server.expect("reloaded");
+    assert_eq!(kept.get("/healthz").unwrap().status, 200, "within the grace");
+    until("the old port to be free", || std::net::TcpListener::bind(&server.address).is_ok());
 }

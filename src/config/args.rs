@@ -21,6 +21,10 @@ pub enum Wish {
     Healthcheck,
     /// Filter stdin through the log redactor.
     Redact,
+    /// Talk to a running server.
+    Chat,
+    /// Go through the security checklist.
+    Audit,
     /// Look at, or delete, what is stored of conversations.
     Sessions(Sessions),
     /// The model's process; the master starts it.
@@ -62,6 +66,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Wish, Flags), 
         Some(("migrate", inner)) => (Wish::Migrate, inner.clone()),
         Some(("healthcheck", inner)) => (Wish::Healthcheck, inner.clone()),
         Some(("redact", inner)) => (Wish::Redact, inner.clone()),
+        Some(("chat", inner)) => (Wish::Chat, inner.clone()),
+        Some(("audit", inner)) => (Wish::Audit, inner.clone()),
         Some(("sessions", inner)) => {
             let (wish, inner) = sessions_wish(inner);
             (Wish::Sessions(wish), inner.clone())
@@ -80,6 +86,14 @@ fn command() -> Command {
     let migrate = with_settings(Command::new("migrate").about("Bring the session store's schema up to date"));
     let health = with_settings(Command::new("healthcheck").about("Ask the running server's /healthz; exit 0 or 1"));
     let redact = with_settings(Command::new("redact").about("Filter stdin through the log redactor"));
+    let chat = with_settings(with_url(
+        Command::new("chat")
+            .about("Talk to a running server; a pipe's text is one message. A key stands in CHATCORN_API_KEY"),
+    ));
+    let audit =
+        with_settings(with_url(Command::new("audit").about("Go through the security checklist; exit 1 on a failure")))
+            .arg(switch("json", "print JSON"))
+            .arg(switch("try-limit", "send up to 300 requests, until one is refused"));
     let engine = Command::new("engine").about("The model's process; the master starts it").hide(true);
     with_settings(Command::new("chatcorn"))
         .about("A supervised, rate-limited, securely logged chat API, with the model included")
@@ -87,7 +101,33 @@ fn command() -> Command {
         .after_help(AFTER)
         .args_conflicts_with_subcommands(true)
         .max_term_width(120)
-        .subcommands([serve, check, config, migrate, health, redact, sessions(), engine])
+        .subcommands([
+            serve,
+            check,
+            config,
+            migrate,
+            health,
+            serve,
+            check,
+            config,
+            migrate,
+            health,
+            redact,
+            chat,
+            audit,
+            sessions(),
+            engine,
+        ])
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+fn with_url(command: Command) -> Command {
+    command.arg(
+        Arg::new("url").value_name("URL").help("http://host:port or unix:/path [default: where `serve` would listen]"),
+    )
 }
 
 fn sessions() -> Command {
@@ -160,6 +200,9 @@ fn flags(matches: &ArgMatches) -> Flags {
     let path = |name| matches.try_get_one::<PathBuf>(name).ok().flatten().cloned();
     flags.config_file = path("config");
     flags.env_file = path("env-file");
+    let given = |name| matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or(false);
+    (flags.json, flags.try_limit) = (given("json"), given("try-limit"));
+    flags.url = matches.try_get_one::<String>("url").ok().flatten().cloned();
     for setting in SETTINGS.iter().filter(|setting| !setting.flag.is_empty()) {
         if let Ok(Some(texts)) = matches.try_get_many::<String>(setting.key) {
             flags.values.insert(setting.key, texts.cloned().collect());

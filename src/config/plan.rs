@@ -6,7 +6,7 @@ use super::values::Values;
 use crate::chat::upstream::connector::Place;
 use crate::chat::upstream::{Limits, TARGETS_MAX, Target};
 use crate::limit::{self, Trusted};
-use crate::listener::Address;
+use crate::listener::{self, Address};
 use crate::sys::process;
 use crate::{chat, engine, http, log, master, worker};
 use http_types::HeaderValue;
@@ -29,12 +29,6 @@ const DESCRIPTORS_BESIDE: u64 = 256;
 
 /// Everything that `serve` needs.
 pub struct Plan {
-    /// Where to listen.
-    pub addresses: Vec<Address>,
-    /// See the setting.
-    pub backlog: i32,
-    /// Of Unix sockets.
-    pub umask: Option<u32>,
     /// The master's.
     pub master: master::Plan,
     /// Written with the master's process id.
@@ -78,6 +72,7 @@ pub fn resolve(
     let shape = master::Shape { engine: engine.as_ref().map(fingerprint), ..shape };
     let master = master::Plan {
         shape,
+        listen: listener::Plan { addresses, backlog, umask },
         worker,
         log,
         engine,
@@ -85,7 +80,7 @@ pub fn resolve(
         environment: child_environment(environment, &mended),
         warnings: warnings.collect(),
     };
-    Some(Plan { addresses, backlog, umask, master, pidfile, chdir, descriptors, mended })
+    Some(Plan { master, pidfile, chdir, descriptors, mended })
 }
 
 fn shape(values: &mut Values<'_>) -> master::Shape {
@@ -130,7 +125,8 @@ fn engine(values: &mut Values<'_>, threads: u32) -> Option<engine::Settings> {
 }
 
 /// Where `bin/model` puts it.
-fn installed_model(raw: &Raw) -> Option<PathBuf> {
+/// The model that `bin/model` put into the cache, when it is there.
+pub fn installed_model(raw: &Raw) -> Option<PathBuf> {
     let cache = match (raw.variable("CHATCORN_CACHE"), raw.variable("XDG_CACHE_HOME"), raw.variable("HOME")) {
         (Some(own), _, _) => PathBuf::from(own),
         (None, Some(cache), _) => Path::new(cache).join("chatcorn"),
@@ -167,7 +163,14 @@ fn target(url: &str, key: Option<&str>) -> Result<Target, String> {
     bearer.iter_mut().for_each(|bearer| bearer.set_sensitive(true));
     if let Some(path) = url.strip_prefix("unix:") {
         let place = Place::Unix(PathBuf::from(path));
-        return Ok(Target { place, authority: "localhost".into(), base_path: "/v1".into(), bearer, own: false });
+        return Ok(Target {
+            place,
+            authority: "localhost".into(),
+            base_path: "/v1".into(),
+            bearer,
+            tls: false,
+            own: false,
+        });
     }
     let (tls, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
         (Some(rest), _) => (false, rest),
@@ -183,13 +186,10 @@ fn target(url: &str, key: Option<&str>) -> Result<Target, String> {
         return Err("a key in the URL ends up in logs: set CHAT_UPSTREAM_API_KEY".to_owned());
     }
     let host = authority.host().trim_matches(['[', ']']).to_owned();
-    let place = match tls {
-        true => Place::Tls(host, authority.port_u16().unwrap_or(443)),
-        false => Place::Tcp(host, authority.port_u16().unwrap_or(80)),
-    };
+    let place = Place::Tcp(host, authority.port_u16().unwrap_or(if tls { 443 } else { 80 }));
     let base_path = format!("/{}", path.trim_matches('/'));
     let base_path = if base_path == "/" { "/v1".to_owned() } else { base_path };
-    Ok(Target { place, authority: authority.to_string(), base_path, bearer, own: false })
+    Ok(Target { place, authority: authority.to_string(), base_path, bearer, tls, own: false })
 }
 
 fn without_userinfo(url: &str) -> String {
@@ -301,6 +301,7 @@ fn chat_plan(
             authority: "localhost".into(),
             base_path: "/v1".into(),
             bearer: None,
+            tls: false,
             own: true,
         }],
         None => upstreams,
@@ -466,7 +467,7 @@ mod tests {
         assert_eq!((vllm.place, vllm.base_path.as_str()), (Place::Tcp("10.0.0.5".into(), 8000), "/v1"));
         assert!(vllm.bearer.is_some_and(|bearer| bearer.is_sensitive()));
         assert_eq!(target("http://h", None).unwrap().place, Place::Tcp("h".into(), 80));
-        assert_eq!(target("https://h/v1", None).unwrap().place, Place::Tls("h".into(), 443));
+        assert_eq!(target("https://h/v1", None).unwrap().place, Place::Tcp("h".into(), 443));
         assert_eq!(target("unix:/run/e.sock", None).unwrap().place, Place::Unix("/run/e.sock".into()));
         for bad in ["h:80", "http://", "http://u:secret@h/", "ftp://u:secret@h/", "https://u:secret@h/v1"] {
             let error = target(bad, None).unwrap_err();

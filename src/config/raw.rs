@@ -50,6 +50,12 @@ pub struct Flags {
     pub config_file: Option<PathBuf>,
     /// `--env-file`.
     pub env_file: Option<PathBuf>,
+    /// The running server that `chat` and `audit` are about.
+    pub url: Option<String>,
+    /// `audit --json`
+    pub json: bool,
+    /// `audit --try-limit`
+    pub try_limit: bool,
 }
 
 /// The kept environment, as name and value.

@@ -6,7 +6,7 @@ use crate::board::{Board, Sender};
 use crate::chat::store;
 use crate::engine::{SETTINGS_VARIABLE, Settings};
 use crate::limit;
-use crate::listener::Listener;
+use crate::listener::Listeners;
 use crate::log::writer;
 use crate::log::{self, pipe, pipe::Pipes};
 use crate::sys::fork::{fork_child, leave};
@@ -27,7 +27,7 @@ pub struct Launcher {
     /// What all workers count in.
     pub limits: Option<limit::Shared>,
     /// The shared sockets.
-    pub listeners: Vec<Listener>,
+    pub listeners: Listeners,
     /// One a sender, kept over restarts.
     pub pipes: Pipes,
     /// To the log process that lives, to hand it new pipes.
@@ -74,7 +74,7 @@ impl Launcher {
 
     fn worker(&mut self, plan: &Plan, slot: usize) -> io::Result<Made> {
         let writer = self.log_end(Sender::Slot(slot))?;
-        let sockets = Kit::sockets(&self.listeners)?;
+        let sockets = Kit::sockets(self.listeners.of(&plan.listen))?;
         let (ours, theirs) = fd::packet_pair()?;
         self.board.open(slot);
         let keep: Vec<RawFd> =

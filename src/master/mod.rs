@@ -24,7 +24,7 @@ pub use state::{EXIT_FAILURE, EXIT_NO_WORKER, Shape};
 use crate::board::{Board, EngineState, Sender};
 use crate::engine;
 use crate::limit::Shared;
-use crate::listener::Listener;
+use crate::listener::{self, Listeners};
 use crate::log::{self, Security, pipe::Pipes};
 use crate::sys::clock;
 use crate::sys::process::{self, Identity};
@@ -48,6 +48,8 @@ const SCAN: Duration = Duration::from_secs(1);
 pub struct Plan {
     /// What the state machine acts on.
     pub shape: Shape,
+    /// Where to listen.
+    pub listen: listener::Plan,
     /// Each worker's.
     pub worker: worker::Plan,
     /// The log process's.
@@ -102,7 +104,7 @@ pub struct Master {
 /// The kernel refuses what everything stands on: pipes, shared memory, waiting.
 pub fn run(
     plan: Plan,
-    listeners: Vec<Listener>,
+    listeners: Listeners,
     board: Board,
     engine_socket: Option<Socket>,
     load: Load,
@@ -141,9 +143,7 @@ impl Master {
 
     fn greet(&self) {
         let Some(plan) = self.plans.get(&0) else { return };
-        for listener in &self.launcher.listeners {
-            tracing::info!(address = %listener.address(), version = env!("CARGO_PKG_VERSION"), "listening");
-        }
+        self.launcher.listeners.all().for_each(|listener| listening(listener.address()));
         plan.warnings.iter().for_each(Notice::log);
         if process::is_root() && plan.identity.is_none() {
             tracing::warn!("running as root: set --user, so that the children are not");
@@ -212,7 +212,13 @@ impl Master {
     }
 
     fn load(&mut self) -> Event {
-        match (self.load)() {
+        let loaded = (self.load)().and_then(|plan| {
+            let opened = self.launcher.listeners.open(&plan.listen);
+            let opened = opened.map_err(|error| error.to_string())?;
+            opened.iter().for_each(listening);
+            Ok(plan)
+        });
+        match loaded {
             Err(reason) => Event::LoadRefused(reason),
             Ok(plan) => {
                 plan.warnings.iter().for_each(Notice::log);
@@ -237,6 +243,9 @@ impl Master {
 
     fn forget(&mut self, generation: u32) {
         self.plans.remove(&generation);
+        for address in self.launcher.listeners.keep(self.plans.values().map(|plan| &plan.listen)) {
+            tracing::info!(%address, "no longer listening");
+        }
     }
 
     fn tell_systemd(&self, report: &Report) {
@@ -269,6 +278,10 @@ impl Master {
         let silent = self.state.watched().map(|(id, slot)| (id, silence(slot))).filter(|(_, silence)| *silence > limit);
         silent.map(|(id, silence)| Event::Silent(id, silence)).collect()
     }
+}
+
+fn listening(address: &listener::Address) {
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
 }
 
 /// The state of an engine before its first start, for workers that come up earlier.

@@ -86,8 +86,8 @@ impl Kit {
     ///
     /// # Errors
     /// Out of descriptors.
-    pub fn sockets(listeners: &[Listener]) -> io::Result<Vec<Socket>> {
-        listeners.iter().map(Listener::socket).collect()
+    pub fn sockets<'a>(listeners: impl Iterator<Item = &'a Listener>) -> io::Result<Vec<Socket>> {
+        listeners.map(Listener::socket).collect()
     }
 }
 
