@@ -127,3 +127,32 @@ fn a_stream_goes_through_as_it_came_and_leaving_cancels_it() {
     assert!(left_at.elapsed().as_secs_f64() < 1.0, "the upstream was cancelled after {:?}", left_at.elapsed());
     server.expect_that("the access line", |event| event["path"] == "/v1/chat/completions");
 }
+
+#[test]
+fn langchains_chat_model_asks_and_streams() {
+    let Some(python) = python_with("langchain_openai", &["langchain-openai"]) else { return };
+    let upstream = Upstream::start(Way::Instant);
+    let server = Server::start(&[("CHAT_UPSTREAM", &upstream.url)]);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/langchain_client.py");
+    let output = Command::new(python).args([script, &format!("http://{}/v1", server.address)]).output().unwrap();
+    assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), server.text());
+}
+
+#[test]
+fn the_llm_command_asks_and_streams() {
+    let Some(python) = python_with("llm", &["llm"]) else { return };
+    let upstream = Upstream::start(Way::Instant);
+    let server = Server::start(&[("CHAT_UPSTREAM", &upstream.url)]);
+    let models = format!(
+        "- model_id: ours\n  model_name: any\n  api_base: \"http://{}/v1\"\n  api_key_name: ours\n",
+        server.address
+    );
+    std::fs::write(server.home.join("extra-openai-models.yaml"), models).unwrap();
+    for options in [&["--no-stream"][..], &[]] {
+        let mut command = Command::new(&python);
+        command.env("LLM_USER_PATH", &server.home).args(["-m", "llm", "-m", "ours", "--key", "sk-nobody-0000"]);
+        let output = command.args(options).arg("hello").stdin(std::process::Stdio::null()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said.trim(), "one two three", "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
