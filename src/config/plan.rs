@@ -164,14 +164,7 @@ fn target(url: &str, key: Option<&str>) -> Result<Target, String> {
     bearer.iter_mut().for_each(|bearer| bearer.set_sensitive(true));
     if let Some(path) = url.strip_prefix("unix:") {
         let place = Place::Unix(PathBuf::from(path));
-        return Ok(Target {
-            place,
-            authority: "localhost".into(),
-            base_path: "/v1".into(),
-            bearer,
-            tls: false,
-            own: false,
-        });
+        return Ok(Target { place, authority: "localhost".into(), base_path: "/v1".into(), bearer, own: false });
     }
     let (tls, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
         (Some(rest), _) => (false, rest),
@@ -187,10 +180,13 @@ fn target(url: &str, key: Option<&str>) -> Result<Target, String> {
         return Err("a key in the URL ends up in logs: set CHAT_UPSTREAM_API_KEY".to_owned());
     }
     let host = authority.host().trim_matches(['[', ']']).to_owned();
-    let place = Place::Tcp(host, authority.port_u16().unwrap_or(if tls { 443 } else { 80 }));
+    let place = match tls {
+        true => Place::Tls(host, authority.port_u16().unwrap_or(443)),
+        false => Place::Tcp(host, authority.port_u16().unwrap_or(80)),
+    };
     let base_path = format!("/{}", path.trim_matches('/'));
     let base_path = if base_path == "/" { "/v1".to_owned() } else { base_path };
-    Ok(Target { place, authority: authority.to_string(), base_path, bearer, tls, own: false })
+    Ok(Target { place, authority: authority.to_string(), base_path, bearer, own: false })
 }
 
 fn without_userinfo(url: &str) -> String {
@@ -353,7 +349,6 @@ fn chat_plan(
             authority: "localhost".into(),
             base_path: "/v1".into(),
             bearer: None,
-            tls: false,
             own: true,
         }],
         None => upstreams,
@@ -519,7 +514,7 @@ mod tests {
         assert_eq!((vllm.place, vllm.base_path.as_str()), (Place::Tcp("10.0.0.5".into(), 8000), "/v1"));
         assert!(vllm.bearer.is_some_and(|bearer| bearer.is_sensitive()));
         assert_eq!(target("http://h", None).unwrap().place, Place::Tcp("h".into(), 80));
-        assert_eq!(target("https://h/v1", None).unwrap().place, Place::Tcp("h".into(), 443));
+        assert_eq!(target("https://h/v1", None).unwrap().place, Place::Tls("h".into(), 443));
         assert_eq!(target("unix:/run/e.sock", None).unwrap().place, Place::Unix("/run/e.sock".into()));
         for bad in ["h:80", "http://", "http://u:secret@h/", "ftp://u:secret@h/", "https://u:secret@h/v1"] {
             let error = target(bad, None).unwrap_err();

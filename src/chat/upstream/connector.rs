@@ -24,6 +24,8 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 pub enum Place {
     /// A name or address, and a port.
     Tcp(String, u16),
+    /// The same, by TLS.
+    Tls(String, u16),
     /// A path; one that begins with a NUL byte is an abstract name.
     Unix(PathBuf),
 }
@@ -53,12 +55,8 @@ static TLS: LazyLock<TlsConnector> = LazyLock::new(|| {
 impl Connector {
     /// A connector that gives up after `limit`.
     pub fn new(place: Place, limit: Duration) -> Connector {
-        Connector { place: Arc::new(place), limit, tls: None }
-    }
-
-    /// The same by TLS, which a Unix socket does without.
-    pub fn by_tls(self) -> Connector {
-        Connector { tls: Some(TLS.clone()), ..self }
+        let tls = matches!(place, Place::Tls(..)).then(|| TLS.clone());
+        Connector { place: Arc::new(place), limit, tls }
     }
 
     /// One connection.
@@ -69,11 +67,12 @@ impl Connector {
         let connecting = async {
             match &*self.place {
                 Place::Unix(path) => UnixStream::connect(path).await.map(|stream| Socket::Unix(TokioIo::new(stream))),
-                Place::Tcp(host, port) => {
-                    let stream = tcp(host, *port).await?;
-                    let Some(tls) = &self.tls else { return Ok(Socket::Tcp(TokioIo::new(stream))) };
+                Place::Tcp(host, port) => Ok(Socket::Tcp(TokioIo::new(tcp(host, *port).await?))),
+                Place::Tls(host, port) => {
+                    let tls = self.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?;
                     let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-                    Ok(Socket::Tls(Box::new(TokioIo::new(tls.connect(name, stream).await?))))
+                    let stream = tls.connect(name, tcp(host, *port).await?).await?;
+                    Ok(Socket::Tls(Box::new(TokioIo::new(stream))))
                 }
             }
         };

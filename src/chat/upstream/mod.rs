@@ -54,8 +54,6 @@ pub struct Target {
     pub base_path: String,
     /// `Authorization`, marked sensitive.
     pub bearer: Option<HeaderValue>,
-    /// True for `https`.
-    pub tls: bool,
     /// Our own engine, whose words may be passed on.
     pub own: bool,
 }
@@ -226,7 +224,6 @@ impl Upstream {
 impl Way {
     fn new(target: Target, connect_limit: Duration) -> Way {
         let connector = Connector::new(target.place.clone(), connect_limit);
-        let connector = if target.tls { connector.by_tls() } else { connector };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_KEPT)
