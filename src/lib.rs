@@ -51,6 +51,10 @@ pub fn main() -> ExitCode {
         Wish::Migrate => migrate(&sources),
         Wish::Healthcheck => healthcheck(&sources),
         Wish::Redact => redact(&sources),
+        Wish::Order(order) => match cli::order::run(order, &sources.control_socket()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(reason) => failed(reason, 1),
+        },
         Wish::Engine => run_engine(),
     }
 }

@@ -13,6 +13,7 @@ mod limits;
 mod logs;
 #[cfg(feature = "engine")]
 mod model;
+mod operator;
 mod reload;
 mod supervision;
 mod support;

@@ -1,5 +1,9 @@
 //! Commands for the operator that talk to a running server or filter text; beside `config` at the top of the ladder.
 
+mod ask;
+pub mod order;
+mod table;
+
 use crate::listener::Address;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};

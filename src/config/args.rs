@@ -2,6 +2,7 @@
 
 use super::raw::Flags;
 use super::settings::{Kind, SETTINGS, Setting};
+use crate::cli::order::Order;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ pub enum Wish {
     Healthcheck,
     /// Filter stdin through the log redactor.
     Redact,
+    /// Tell or ask a running server something.
+    Order(Order),
     /// The model's process; the master starts it.
     Engine,
 }
@@ -45,6 +48,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Wish, Flags), 
         Some(("migrate", inner)) => (Wish::Migrate, inner.clone()),
         Some(("healthcheck", inner)) => (Wish::Healthcheck, inner.clone()),
         Some(("redact", inner)) => (Wish::Redact, inner.clone()),
+        Some((name, inner)) if order(name, inner).is_some() => {
+            (order(name, inner).map_or(Wish::Serve, Wish::Order), inner.clone())
+        }
         Some(("engine", inner)) => (Wish::Engine, inner.clone()),
         Some((_, inner)) => (Wish::Serve, inner.clone()),
         None => (Wish::Serve, matches),
@@ -67,6 +73,35 @@ fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .max_term_width(120)
         .subcommands([serve, check, config, migrate, health, redact, engine])
+        .subcommands(orders().map(with_settings))
+}
+
+/// Commands for a running server.
+fn orders() -> [Command; 6] {
+    let switch = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help).help_heading("Options")
+    };
+    let count = Arg::new("N").required(true).value_parser(value_parser!(u16).range(1..)).help("worker processes");
+    [
+        Command::new("status").about("Show a running server").arg(switch("json", "as JSON")),
+        Command::new("top").about("Show a running server, live"),
+        Command::new("reload").about("Reread the configuration and roll the workers; exit 1 when it is refused"),
+        Command::new("stop").about("Stop a running server").arg(switch("now", "do not finish what is under way")),
+        Command::new("reopen").about("Open the log files anew"),
+        Command::new("scale").about("Change the number of workers").arg(count),
+    ]
+}
+
+fn order(name: &str, matches: &ArgMatches) -> Option<Order> {
+    Some(match name {
+        "status" => Order::Status { json: matches.get_flag("json") },
+        "top" => Order::Top,
+        "reload" => Order::Reload,
+        "stop" => Order::Stop { now: matches.get_flag("now") },
+        "reopen" => Order::Reopen,
+        "scale" => Order::Scale(usize::from(*matches.get_one::<u16>("N")?)),
+        _ => return None,
+    })
 }
 
 fn with_settings(command: Command) -> Command {

@@ -24,6 +24,7 @@ use crate::listener::Address;
 use problem::Problems;
 use raw::{Environment, Flags, Raw};
 use std::ffi::OsString;
+use std::path::PathBuf;
 use values::Values;
 
 /// Everything that a load needs, kept so that a reload can read the files again.
@@ -51,6 +52,13 @@ impl Sources {
         let mut problems = Problems::default();
         let raw = self.raw(&mut problems);
         plan::addresses(&mut Values { raw: &raw, problems: &mut problems })
+    }
+
+    /// The socket that the server's operators talk to.
+    pub fn control_socket(&self) -> PathBuf {
+        let mut problems = Problems::default();
+        let raw = self.raw(&mut problems);
+        plan::control_socket(&Values { raw: &raw, problems: &mut problems })
     }
 
     /// The operator's own patterns of secrets.

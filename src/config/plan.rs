@@ -69,6 +69,7 @@ pub fn resolve(
     let mended = vec![("OMP_NUM_THREADS", omp.to_string()), ("MKL_NUM_THREADS", mkl.to_string())];
     log_places(&log, identity, &mut values);
     let descriptors = worker.connections_max + DESCRIPTORS_BESIDE;
+    let control = control_socket(&values);
     let (pidfile, chdir) = (values.path("pid"), values.path("chdir"));
     if !problems.errors().is_empty() {
         return None;
@@ -81,6 +82,7 @@ pub fn resolve(
         worker,
         log,
         engine,
+        control,
         identity,
         environment: child_environment(environment, &mended),
         warnings: warnings.collect(),
@@ -413,6 +415,26 @@ pub fn addresses(values: &mut Values<'_>) -> Vec<Address> {
         }
     }
     addresses
+}
+
+/// The operators' socket, the same for the server and for the commands that are run where it runs.
+pub fn control_socket(values: &Values<'_>) -> PathBuf {
+    let base = values.path("chdir").or_else(|| std::env::current_dir().ok()).unwrap_or_default();
+    let base = base.canonicalize().unwrap_or(base);
+    if let Some(path) = values.path("control_socket") {
+        return base.join(path);
+    }
+    // systemd separates several directories by colons.
+    let variable = |name| values.raw.variable(name).and_then(|text| text.split(':').next()).map(PathBuf::from);
+    match variable("RUNTIME_DIRECTORY").or_else(|| variable("STATE_DIRECTORY")) {
+        Some(directory) => directory.join("control.sock"),
+        None => {
+            let mut hasher = siphasher::sip::SipHasher13::new();
+            base.hash(&mut hasher);
+            let user = PathBuf::from(format!("/tmp/chatcorn-{}", process::uid()));
+            user.join(format!("{:016x}.sock", hasher.finish()))
+        }
+    }
 }
 
 fn umask(values: &mut Values<'_>) -> Option<u32> {

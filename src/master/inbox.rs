@@ -1,5 +1,7 @@
 //! One door for everything that happens: signals, words of children, deaths, time.
 
+use super::control::words::Request;
+use super::control::{CallId, Control};
 use super::roster::ChildId;
 use super::state::Event;
 use crate::sys::signal::{MASTER, SelfPipe};
@@ -17,6 +19,9 @@ use std::time::Duration;
 pub struct Inbox {
     signals: SelfPipe,
     links: BTreeMap<ChildId, OwnedFd>,
+    /// The operators' socket.
+    pub control: Control,
+    asked: Vec<(CallId, Request)>,
 }
 
 impl Inbox {
@@ -24,8 +29,8 @@ impl Inbox {
     ///
     /// # Errors
     /// Out of descriptors.
-    pub fn open() -> io::Result<Inbox> {
-        Ok(Inbox { signals: SelfPipe::open(MASTER)?, links: BTreeMap::new() })
+    pub fn open(control: Control) -> io::Result<Inbox> {
+        Ok(Inbox { signals: SelfPipe::open(MASTER)?, links: BTreeMap::new(), control, asked: Vec::new() })
     }
 
     /// Listens to this child too.
@@ -43,6 +48,11 @@ impl Inbox {
         self.links.get(&id)
     }
 
+    /// What operators asked since the last call.
+    pub fn asked(&mut self) -> Vec<(CallId, Request)> {
+        std::mem::take(&mut self.asked)
+    }
+
     /// Waits until something happens, at most until `deadline` (monotonic), and returns all of it; `Tick` at least.
     ///
     /// # Errors
@@ -50,6 +60,7 @@ impl Inbox {
     pub fn next(&mut self, deadline: Option<Duration>) -> io::Result<Vec<Event>> {
         let ready = self.wait(deadline)?;
         let mut events = Vec::new();
+        self.asked.extend(self.control.turn());
         // Words before deaths: what a child said last explains its end.
         for id in ready {
             self.hear(id, &mut events);
@@ -69,6 +80,8 @@ impl Inbox {
     fn wait(&self, deadline: Option<Duration>) -> io::Result<Vec<ChildId>> {
         let mut asked = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         asked.extend(self.links.values().map(|link| PollFd::new(link.as_fd(), PollFlags::POLLIN)));
+        let events = |more| if more { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+        asked.extend(self.control.watched().map(|(fd, more)| PollFd::new(fd, events(more))));
         match poll(&mut asked, timeout(deadline)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),

@@ -8,14 +8,18 @@
 //!
 //! Deliberately absent: async, threads, any wait without a limit, and trust in what a worker wrote on the board.
 
+pub mod control;
+mod history;
 mod inbox;
 mod launch;
 mod notify;
+mod operator;
 mod report;
 mod roll;
 mod roster;
 mod settle;
 mod state;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -29,15 +33,19 @@ use crate::log::{self, Security, pipe::Pipes};
 use crate::sys::clock;
 use crate::sys::process::{self, Identity};
 use crate::worker::{self, link};
+use control::Control;
+use history::History;
 use inbox::Inbox;
 use launch::Launcher;
 use notify::Notify;
+use operator::Waiting;
 use report::Report;
 use socket2::Socket;
 use state::{Action, Event, Phase, State};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How often the loops of all workers are looked at.
@@ -54,6 +62,8 @@ pub struct Plan {
     pub log: log::Plan,
     /// The engine's; `None` where an upstream answers.
     pub engine: Option<engine::Settings>,
+    /// The operators' socket.
+    pub control: PathBuf,
     /// The user that children run as.
     pub identity: Option<Identity>,
     /// What an exec'd child sees; no secrets.
@@ -94,6 +104,9 @@ pub struct Master {
     load: Load,
     notify: Notify,
     next_scan: Duration,
+    waiting: Waiting,
+    history: History,
+    started: Duration,
 }
 
 /// Runs until the end; the value is the process's exit code.
@@ -115,10 +128,12 @@ pub fn run(
     let limits = plan.worker.limits.as_ref().map(Shared::create).transpose()?;
     let launcher = Launcher { board, limits, listeners, pipes, log_link: None, engine_socket, master };
     let state = State::new(plan.shape.clone());
-    let inbox = Inbox::open()?;
+    let inbox = Inbox::open(Control::open(&plan.control))?;
     let notify = Notify::from_environment(&plan.environment);
     let plans = BTreeMap::from([(0, plan)]);
-    Master { launcher, inbox, state, plans, newest: 0, load, notify, next_scan: Duration::ZERO }.run()
+    let (waiting, history) = (Waiting::default(), History::default());
+    let (next_scan, started) = (Duration::ZERO, clock::monotonic());
+    Master { launcher, inbox, state, plans, newest: 0, load, notify, next_scan, waiting, history, started }.run()
 }
 
 impl Master {
@@ -129,12 +144,14 @@ impl Master {
             while let Some(event) = events.pop_front() {
                 for action in self.state.on(clock::monotonic(), event) {
                     if let Action::Finish(code) = action {
+                        self.inbox.control.close();
                         return Ok(code);
                     }
                     events.extend(self.perform(action));
                 }
             }
             events.extend(self.inbox.next(Some(self.deadline()))?);
+            events.extend(self.hear_operators());
             events.extend(self.scan());
         }
     }
@@ -187,6 +204,8 @@ impl Master {
             }
             Action::Report(report) => {
                 report.log();
+                self.history.note(clock::monotonic(), &report);
+                self.tell_operators(&report);
                 self.tell_systemd(&report);
             }
             Action::Finish(_) => {}
@@ -212,6 +231,7 @@ impl Master {
     }
 
     fn load(&mut self) -> Event {
+        self.reload_begins();
         match (self.load)() {
             Err(reason) => Event::LoadRefused(reason),
             Ok(plan) => {

@@ -29,6 +29,8 @@ const KILL_AFTER: Duration = Duration::from_secs(1);
 pub(super) const HELPERS_END_LIMIT: Duration = Duration::from_secs(2);
 /// Workers alive at once, as a multiple of those wanted; beyond it the next reload waits.
 const ALIVE_FACTOR_MAX: usize = 3;
+/// The highest number of workers that may be asked for.
+pub(super) const WORKERS_MAX: usize = crate::board::SLOTS_MAX / ALIVE_FACTOR_MAX;
 /// Each place tries so often before the first boot is given up.
 const BOOT_TRIES: u32 = 2;
 
@@ -73,6 +75,8 @@ pub enum Event {
     More,
     /// TTOU.
     Fewer,
+    /// So many workers.
+    Scale(usize),
     /// The files were read again and are good; they are this generation.
     Loaded(u32, Shape),
     /// They are not.
@@ -192,6 +196,7 @@ impl State {
             Event::Reopen => self.act(Action::Reopen),
             Event::More => self.resize(self.places.len() + 1),
             Event::Fewer => self.resize(self.places.len().saturating_sub(1).max(1)),
+            Event::Scale(workers) => self.resize(workers.max(1)),
             Event::Loaded(generation, shape) => self.loaded(now, generation, shape),
             Event::LoadRefused(reason) => self.load_refused(reason),
             Event::Forked(id, pid) => self.forked(id, pid),
@@ -289,7 +294,7 @@ impl State {
     }
 
     fn resize(&mut self, workers: usize) {
-        if self.phase != Phase::Stopping && workers <= crate::board::SLOTS_MAX / ALIVE_FACTOR_MAX {
+        if self.phase != Phase::Stopping && workers <= WORKERS_MAX {
             self.places.resize_with(workers, Place::default);
             self.report(Report::Resized { workers });
         }
