@@ -6,14 +6,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod balance;
+mod breakdown;
 mod chat;
 mod configuration;
 mod errors;
+mod faults;
 mod limits;
 mod logs;
 #[cfg(feature = "engine")]
 mod model;
 mod operator;
+mod page;
 mod reload;
 mod supervision;
 mod support;

@@ -26,7 +26,8 @@ fn status_shows_each_worker_and_what_it_does() {
     let workers = status["workers"].as_array().unwrap();
     let mut pids: Vec<i64> = workers.iter().map(|worker| worker["pid"].as_i64().unwrap()).collect();
     let mut children: Vec<i64> = server.children("worker").into_iter().map(i64::from).collect();
-    (pids.sort(), children.sort());
+    pids.sort();
+    children.sort();
     assert_eq!(pids, children);
     assert_eq!(workers.iter().map(|worker| worker["in_flight"].as_u64().unwrap()).sum::<u64>(), 1);
     assert!(workers.iter().all(|worker| worker["state"] == "ready" && worker["rss_bytes"].as_u64() > Some(1 << 20)));

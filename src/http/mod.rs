@@ -18,6 +18,7 @@ pub mod head;
 pub mod headers;
 pub mod ids;
 pub mod leaving;
+pub mod page;
 pub mod route;
 mod status;
 pub mod strict;
@@ -186,9 +187,8 @@ impl App {
             Ok(Route::Health) => Ok(self.ok(Base::Api, &context, status::health(&self.chat))),
             Ok(Route::Live) => Ok(self.ok(Base::Plain, &context, Bytes::from_static(br#"{"status":"alive"}"#))),
             Ok(Route::Ready) => Ok(Box::pin(self.ready(&context)).await),
-            Ok(Route::Root) => {
-                Ok(self.ok(Base::Plain, &context, status::root(&self.chat, &self.plan, self.limiter.is_some())))
-            }
+            Ok(Route::Root) => Ok(self.root(&context)),
+            Ok(Route::Page(file)) => Ok(file.response(self.headers.base(Base::Empty, context.origin), context.headers)),
             Ok(Route::Preflight) => Ok(self.preflight(&context)),
             Ok(Route::Chat) => Box::pin(self.converse(body, context)).await,
             Ok(Route::Initialize) => Box::pin(self.initialize(context)).await,
@@ -258,6 +258,17 @@ impl App {
         with(status, headers, Body::whole(body))
     }
 
+    /// The chat page for a browser, JSON for everyone else.
+    fn root(&self, context: &Context<'_>) -> Response<Body> {
+        let mut response = if page::wanted(context.headers) {
+            page::File::Index.response(self.headers.base(Base::Empty, context.origin), context.headers)
+        } else {
+            self.ok(Base::Plain, context, status::root(&self.chat, &self.plan, self.limiter.is_some()))
+        };
+        page::vary_by_accept(response.headers_mut());
+        response
+    }
+
     fn preflight(&self, context: &Context<'_>) -> Response<Body> {
         let mut headers = self.headers.base(Base::Empty, context.origin);
         self.headers.preflight(&mut headers);
@@ -318,7 +329,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Whether a request costs a unit, and of what: everything below `/api/` and `/v1/` does, but health and preflights.
 fn limited(found: Result<Route, Miss>, path: &str) -> Option<Endpoint> {
     match found {
-        Ok(Route::Health | Route::Live | Route::Ready | Route::Root | Route::Preflight) => None,
+        Ok(Route::Health | Route::Live | Route::Ready | Route::Root | Route::Page(_) | Route::Preflight) => None,
         Ok(Route::Chat) => Some(Endpoint::Chat),
         Ok(Route::Initialize) => Some(Endpoint::Initialize),
         Ok(Route::ModeGet | Route::ModeSet) => Some(Endpoint::Api),

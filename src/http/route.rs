@@ -1,5 +1,6 @@
 //! Which endpoint a request means. Pure.
 
+use super::page::File;
 use http::Method;
 
 /// An endpoint.
@@ -7,6 +8,8 @@ use http::Method;
 pub enum Route {
     /// `GET /`
     Root,
+    /// A file of the chat page.
+    Page(File),
     /// `GET /api/health`
     Health,
     /// `GET /healthz`
@@ -51,7 +54,10 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Miss> {
         "/readyz" => (Some(Route::Ready), None, GET),
         "/api/initialize" => (None, Some(Route::Initialize), POST),
         "/api/context/mode" => (Some(Route::ModeGet), Some(Route::ModeSet), GET_POST),
-        _ => return Err(Miss::Path),
+        _ => match File::at(path) {
+            Some(file) => (Some(Route::Page(file)), None, GET),
+            None => return Err(Miss::Path),
+        },
     };
     let route = match *method {
         Method::GET | Method::HEAD => get,

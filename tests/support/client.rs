@@ -36,9 +36,14 @@ impl Answer {
 impl Connection {
     /// Connects.
     pub fn open(address: &str) -> Connection {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        Connection { stream: BufReader::new(stream) }
+        Connection::try_open(address).unwrap()
+    }
+
+    /// Connects, or says why not.
+    pub fn try_open(address: &str) -> io::Result<Connection> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        Ok(Connection { stream: BufReader::new(stream) })
     }
 
     /// Sends bytes as they are.
@@ -61,7 +66,7 @@ impl Connection {
     /// Reads one answer whole; a stream is read to its end.
     pub fn answer(&mut self) -> io::Result<Answer> {
         let mut answer = self.head()?;
-        if answer.status == 204 {
+        if matches!(answer.status, 204 | 304) {
             return Ok(answer);
         }
         let length = answer.header("content-length").and_then(|length| length.parse().ok());

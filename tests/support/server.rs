@@ -26,8 +26,10 @@ pub struct Server {
     pub address: String,
 }
 
-fn program(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_chatcorn"));
+fn program(home: &Path, wrapper: &[&str]) -> Command {
+    let words: Vec<&str> = wrapper.iter().copied().chain([env!("CARGO_BIN_EXE_chatcorn")]).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
     command.current_dir(home).env_clear().env("PATH", "/usr/bin:/bin");
     command.env("LOG_DIR", home.join("logs")).env("DATABASE_URL", format!("sqlite:{}", home.join("c.db").display()));
     command.env("CONTROL_SOCKET", home.join("control.sock"));
@@ -48,7 +50,7 @@ pub fn run(arguments: &[&str], variables: &[(&str, &str)], files: &[(&str, &str)
     for (name, text) in files {
         std::fs::write(home.join(name), text).unwrap();
     }
-    let mut command = program(&home);
+    let mut command = program(&home, &[]);
     let output = command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null()).output().unwrap();
     std::fs::remove_dir_all(home).unwrap();
     output
@@ -63,20 +65,29 @@ impl Server {
 
     /// Starts with these variables and files, and waits until all workers serve.
     pub fn start_with(variables: &[(&str, &str)], files: &[(&str, &str)]) -> Server {
-        let mut server = Server::spawn(variables, files);
-        let listening = server.expect("listening");
-        server.address = listening["address"].as_str().unwrap().trim_start_matches("http://").to_owned();
-        server.expect("serving");
-        server
+        Server::spawn(variables, files).serving()
+    }
+
+    /// Waits until all workers serve.
+    pub fn serving(mut self) -> Server {
+        let listening = self.expect("listening");
+        self.address = listening["address"].as_str().unwrap().trim_start_matches("http://").to_owned();
+        self.expect("serving");
+        self
     }
 
     /// Starts and waits for nothing.
     pub fn spawn(variables: &[(&str, &str)], files: &[(&str, &str)]) -> Server {
+        Server::spawn_under(&[], variables, files)
+    }
+
+    /// The same through another program (`prlimit …`), which becomes it or is its only parent.
+    pub fn spawn_under(wrapper: &[&str], variables: &[(&str, &str)], files: &[(&str, &str)]) -> Server {
         let home = place();
         for (name, text) in files {
             std::fs::write(home.join(name), text).unwrap();
         }
-        let mut command = program(&home);
+        let mut command = program(&home, wrapper);
         command.env("CHAT_UPSTREAM", "http://127.0.0.1:9").envs(variables.iter().copied());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
@@ -118,12 +129,12 @@ impl Server {
 
     /// Runs a command for this server, as an operator in its directory, to its end.
     pub fn order(&self, arguments: &[&str]) -> Output {
-        program(&self.home).args(arguments).stdin(Stdio::null()).output().unwrap()
+        program(&self.home, &[]).args(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Begins such a command.
     pub fn begin(&self, arguments: &[&str]) -> Child {
-        let mut command = program(&self.home);
+        let mut command = program(&self.home, &[]);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
@@ -134,9 +145,13 @@ impl Server {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// The master.
+    /// The master: our child, or the only child of the program that it was started through.
     pub fn pid(&self) -> i32 {
-        self.child.id() as i32
+        let child = self.child.id() as i32;
+        match comm(child).trim() {
+            "unshare" => children_of(child).first().copied().unwrap_or(child),
+            _ => child,
+        }
     }
 
     /// Sends the master a signal.
@@ -146,10 +161,7 @@ impl Server {
 
     /// Children by name: `worker`, `chatcorn log`, `chatcorn engine`.
     pub fn children(&self, name: &str) -> Vec<i32> {
-        let path = format!("/proc/{0}/task/{0}/children", self.pid());
-        let pids = std::fs::read_to_string(path).unwrap_or_default();
-        let pids = pids.split_whitespace().filter_map(|pid| pid.parse().ok());
-        pids.filter(|pid: &i32| comm(*pid).starts_with(name)).collect()
+        children_of(self.pid()).into_iter().filter(|pid| comm(*pid).starts_with(name)).collect()
     }
 
     /// A new connection to it.
@@ -171,6 +183,11 @@ impl Server {
     pub fn text(&self) -> String {
         self.said.lock().unwrap().clone()
     }
+}
+
+fn children_of(pid: i32) -> Vec<i32> {
+    let pids = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 fn comm(pid: i32) -> String {

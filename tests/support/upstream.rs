@@ -21,6 +21,10 @@ pub enum Way {
     Breaks,
     /// JSON that is no chunk.
     Junk,
+    /// This text (escaped as in JSON) and nothing else.
+    Says(&'static str),
+    /// For [`super::Load`]: at once, but a message `drip` gets a piece every 20 ms for half a second.
+    Load,
 }
 
 /// It listens until the test ends.
@@ -68,6 +72,11 @@ impl Drop for Upstream {
 fn serve(stream: TcpStream, way: Way, heard: &Sender<String>, gone: &Sender<()>, gate: &(Mutex<bool>, Condvar)) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     while let Some(body) = request(&mut reader) {
+        let way = match way {
+            Way::Load if body.contains(r#""drip""#) => Way::Load,
+            Way::Load => Way::Instant,
+            way => way,
+        };
         if heard.send(body).is_err() || answer(&stream, way, gone, gate).is_none() {
             return;
         }
@@ -106,6 +115,10 @@ fn answer(mut stream: &TcpStream, way: Way, gone: &Sender<()>, gate: &(Mutex<boo
                 format!("HTTP/1.1 500 X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
             return stream.write_all(text.as_bytes()).ok();
         }
+        Way::Says(text) => {
+            let text = format!("{head}{}{}0\r\n\r\n", piece(text), chunk("[DONE]"));
+            return stream.write_all(text.as_bytes()).ok();
+        }
         Way::Junk => return stream.write_all(format!("{head}{}", chunk("[1,2]")).as_bytes()).ok(),
         Way::Breaks => {
             stream.write_all(format!("{head}{}", piece("half")).as_bytes()).ok()?;
@@ -115,6 +128,13 @@ fn answer(mut stream: &TcpStream, way: Way, gone: &Sender<()>, gate: &(Mutex<boo
             stream.write_all(format!("{head}{}", piece("one ")).as_bytes()).ok()?;
             if !released_or_left(stream, gone, gate) {
                 return None;
+            }
+        }
+        Way::Load => {
+            stream.write_all(head.as_bytes()).ok()?;
+            for _ in 0..25 {
+                stream.write_all(piece("drop ").as_bytes()).ok()?;
+                std::thread::park_timeout(std::time::Duration::from_millis(20));
             }
         }
         Way::Instant => stream.write_all(format!("{head}{}", piece("one ")).as_bytes()).ok()?,
