@@ -1,11 +1,12 @@
 //! The sockets that everyone accepts from: bound once by the master, inherited by each worker.
 
 use nix::sys::stat::{Mode, umask};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 const PRIVATE_BACKLOG: i32 = 256;
 
 /// Where to listen, as meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Address {
     /// An IP address and port.
     Tcp(SocketAddr),
@@ -81,6 +82,11 @@ impl Listener {
             Ok(socket) => Ok(Listener { address: resolved(address, &socket), socket }),
             Err(error) => Err(BindError { address: address.clone(), error }),
         }
+    }
+
+    /// A socket that listens already: handed over by the former program.
+    pub fn adopt(address: Address, socket: OwnedFd) -> Listener {
+        Listener { address, socket: Socket::from(socket) }
     }
 
     /// Where it listens; the port is the real one when 0 was asked for.

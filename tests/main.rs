@@ -20,3 +20,4 @@ mod page;
 mod reload;
 mod supervision;
 mod support;
+mod upgrade;

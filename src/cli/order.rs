@@ -1,4 +1,4 @@
-//! `chatcorn status`, `top`, `reload`, `stop`, `reopen`, `scale`: what a running server is asked, and how it is shown.
+//! `chatcorn status`, `top`, `reload`, `upgrade`, `stop`, `reopen`, `scale`: what a running server is asked, and how it is shown.
 
 use super::ask::ask;
 use super::table;
@@ -23,6 +23,8 @@ pub enum Order {
     Top,
     /// Reload, and wait until it is done.
     Reload,
+    /// Replace the program, and wait until it is done.
+    Upgrade,
     /// Stop, and wait until it is done.
     Stop {
         /// Without finishing what is under way.
@@ -43,6 +45,7 @@ pub fn run(order: Order, socket: &Path) -> Result<(), String> {
         Order::Status { json } => return show(&status(socket)?, json),
         Order::Top => return top(socket),
         Order::Reload => Request::Reload,
+        Order::Upgrade => Request::Upgrade,
         Order::Stop { now } => Request::Stop { now },
         Order::Reopen => Request::Reopen,
         Order::Scale(workers) => Request::Scale { workers },

@@ -24,6 +24,8 @@ pub enum Wish {
     Redact,
     /// Tell or ask a running server something.
     Order(Order),
+    /// A new program that shows that it could take over; the master starts it.
+    Proof,
     /// The model's process; the master starts it.
     Engine,
 }
@@ -32,7 +34,7 @@ const AFTER: &str =
     "Every setting is a flag, a variable and a key of chatcorn.toml; a flag wins over the environment, over .env,
 over chatcorn.toml, over the default. A secret has no flag: set NAME, or NAME_FILE to a file that holds it.
 
-Signals to the master: HUP reload, USR1 reopen logs, TTIN and TTOU one worker more or less, TERM stop gracefully,
+Signals to the master: HUP reload, USR1 reopen logs, USR2 upgrade, TTIN and TTOU one worker more or less, TERM stop gracefully,
 INT and QUIT stop now. Exit codes: 0 stopped, 1 failure, 2 usage, 3 no worker could boot, 69 address in use,
 78 configuration.";
 
@@ -51,6 +53,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Wish, Flags), 
         Some((name, inner)) if order(name, inner).is_some() => {
             (order(name, inner).map_or(Wish::Serve, Wish::Order), inner.clone())
         }
+        Some(("proof", inner)) => (Wish::Proof, inner.clone()),
         Some(("engine", inner)) => (Wish::Engine, inner.clone()),
         Some((_, inner)) => (Wish::Serve, inner.clone()),
         None => (Wish::Serve, matches),
@@ -66,18 +69,19 @@ fn command() -> Command {
     let health = with_settings(Command::new("healthcheck").about("Ask the running server's /healthz; exit 0 or 1"));
     let redact = with_settings(Command::new("redact").about("Filter stdin through the log redactor"));
     let engine = Command::new("engine").about("The model's process; the master starts it").hide(true);
+    let proof = Command::new("proof").about("Shows that it could take over; the master starts it").hide(true);
     with_settings(Command::new("chatcorn"))
         .about("A supervised, rate-limited, securely logged chat API, with the model included")
         .version(env!("CARGO_PKG_VERSION"))
         .after_help(AFTER)
         .args_conflicts_with_subcommands(true)
         .max_term_width(120)
-        .subcommands([serve, check, config, migrate, health, redact, engine])
+        .subcommands([serve, check, config, migrate, health, redact, engine, proof])
         .subcommands(orders().map(with_settings))
 }
 
 /// Commands for a running server.
-fn orders() -> [Command; 6] {
+fn orders() -> [Command; 7] {
     let switch = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).action(ArgAction::SetTrue).help(help).help_heading("Options")
     };
@@ -86,6 +90,7 @@ fn orders() -> [Command; 6] {
         Command::new("status").about("Show a running server").arg(switch("json", "as JSON")),
         Command::new("top").about("Show a running server, live"),
         Command::new("reload").about("Reread the configuration and roll the workers; exit 1 when it is refused"),
+        Command::new("upgrade").about("Replace a running server's program; exit 1 when the new one does not stand"),
         Command::new("stop").about("Stop a running server").arg(switch("now", "do not finish what is under way")),
         Command::new("reopen").about("Open the log files anew"),
         Command::new("scale").about("Change the number of workers").arg(count),
@@ -97,6 +102,7 @@ fn order(name: &str, matches: &ArgMatches) -> Option<Order> {
         "status" => Order::Status { json: matches.get_flag("json") },
         "top" => Order::Top,
         "reload" => Order::Reload,
+        "upgrade" => Order::Upgrade,
         "stop" => Order::Stop { now: matches.get_flag("now") },
         "reopen" => Order::Reopen,
         "scale" => Order::Scale(usize::from(*matches.get_one::<u16>("N")?)),

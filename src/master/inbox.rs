@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// What the master listens to.
@@ -29,8 +29,25 @@ impl Inbox {
     ///
     /// # Errors
     /// Out of descriptors.
-    pub fn open(control: Control) -> io::Result<Inbox> {
-        Ok(Inbox { signals: SelfPipe::open(MASTER)?, links: BTreeMap::new(), control, asked: Vec::new() })
+    pub fn open(control: Control, links: BTreeMap<ChildId, OwnedFd>) -> io::Result<Inbox> {
+        Ok(Inbox { signals: SelfPipe::open(MASTER)?, links, control, asked: Vec::new() })
+    }
+
+    /// The links by child.
+    pub fn descriptors(&self) -> Vec<(ChildId, RawFd)> {
+        self.links.iter().map(|(id, link)| (*id, link.as_raw_fd())).collect()
+    }
+
+    /// Somebody asked something that was not taken yet.
+    pub fn has_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// Deaths that no signal told of: after an execve, which loses those that were being told.
+    pub fn deaths(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.reap(&mut events);
+        events
     }
 
     /// Listens to this child too.
@@ -101,7 +118,7 @@ impl Inbox {
         }
     }
 
-    fn reap(&mut self, events: &mut Vec<Event>) {
+    fn reap(&self, events: &mut Vec<Event>) {
         for exit in wait::reap() {
             events.push(Event::Exited(exit.pid, exit.how));
         }
@@ -120,6 +137,7 @@ fn meaning(signal: Signal) -> Option<Event> {
         Signal::SIGTERM => Some(Event::Stop),
         Signal::SIGINT | Signal::SIGQUIT => Some(Event::StopNow),
         Signal::SIGHUP => Some(Event::Reload),
+        Signal::SIGUSR2 => Some(Event::Upgrade),
         Signal::SIGUSR1 => Some(Event::Reopen),
         Signal::SIGTTIN => Some(Event::More),
         Signal::SIGTTOU => Some(Event::Fewer),

@@ -1,6 +1,7 @@
 //! Children: what each kind is given and becomes. The one place that forks.
 
 use super::Plan;
+use super::handover::{Origin, Parcel, proof};
 use super::roster::{Child, Kind};
 use crate::board::{Board, Sender};
 use crate::chat::store;
@@ -36,6 +37,8 @@ pub struct Launcher {
     pub engine_socket: Option<Socket>,
     /// This process.
     pub master: i32,
+    /// How it was started.
+    pub origin: Origin,
 }
 
 /// A child that was made: its process id and the master's end of its link.
@@ -52,6 +55,7 @@ impl Launcher {
             Kind::Migration => self.migration(plan),
             Kind::Engine => self.engine(plan),
             Kind::Worker => self.worker(plan, child.slot),
+            Kind::Proof => Err(io::Error::other("a proof needs a parcel")),
         }
     }
 
@@ -113,6 +117,40 @@ impl Launcher {
                     Ok(1)
                 }
             }
+        })?;
+        Ok((pid, ours))
+    }
+
+    /// The program that an upgrade would start, as a child of which nothing depends. It keeps this process's user, as
+    /// the master that it would become.
+    ///
+    /// # Errors
+    /// As [`Launcher::fork`].
+    pub fn prove(&mut self, plan: &Plan, parcel: &Parcel) -> io::Result<Made> {
+        let writer = self.log_end(Sender::Master)?;
+        let (ours, theirs) = fd::packet_pair()?;
+        let file = parcel.seal()?;
+        let shared: Vec<RawFd> =
+            [Some(parcel.descriptors.board), parcel.descriptors.limits].into_iter().flatten().collect();
+        let keep: Vec<RawFd> =
+            shared.iter().copied().chain([file.as_raw_fd(), writer.as_raw_fd(), theirs.as_raw_fd()]).collect();
+        let plan = Plan { identity: None, ..plan.clone() };
+        let pid = self.child("proof", &plan, &keep, true, || {
+            fd::place(&writer, 1)?;
+            fd::place(&writer, 2)?;
+            let inherited = [file.as_raw_fd(), theirs.as_raw_fd()];
+            shared.iter().copied().chain(inherited).try_for_each(fd::keep_over_exec)?;
+            signal::unblock_all()?;
+            let mut environment = self.origin.shown_with(file.as_raw_fd());
+            environment.push((proof::LINK_VARIABLE.into(), theirs.as_raw_fd().to_string().into()));
+            let args: Vec<OsString> = vec!["chatcorn".into(), "proof".into()];
+            let program = &self.origin.program;
+            let error = match exec::exec(program.as_os_str(), &args, &environment) {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            link::say(&theirs, &ToMaster::Failed(format!("{}: {error}", program.display())).encode())?;
+            Ok(1)
         })?;
         Ok((pid, ours))
     }

@@ -9,6 +9,7 @@
 //! Deliberately absent: async, threads, any wait without a limit, and trust in what a worker wrote on the board.
 
 pub mod control;
+pub mod handover;
 mod history;
 mod inbox;
 mod launch;
@@ -20,8 +21,10 @@ mod roster;
 mod settle;
 mod state;
 mod status;
+mod stop;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 pub use state::{EXIT_FAILURE, EXIT_NO_WORKER, Shape};
 
@@ -34,19 +37,23 @@ use crate::sys::clock;
 use crate::sys::process::{self, Identity};
 use crate::worker::{self, link};
 use control::Control;
+use handover::Origin;
 use history::History;
 use inbox::Inbox;
 use launch::Launcher;
 use notify::Notify;
 use operator::Waiting;
 use report::Report;
+use roster::Kind;
 use socket2::Socket;
 use state::{Action, Event, Phase, State};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
+use upgrade::Way;
 
 /// How often the loops of all workers are looked at.
 const SCAN: Duration = Duration::from_secs(1);
@@ -107,6 +114,9 @@ pub struct Master {
     waiting: Waiting,
     history: History,
     started: Duration,
+    origin: Origin,
+    /// The former program of an upgrade that is not done yet.
+    former: Option<OwnedFd>,
 }
 
 /// Runs until the end; the value is the process's exit code.
@@ -119,6 +129,7 @@ pub fn run(
     board: Board,
     engine_socket: Option<Socket>,
     load: Load,
+    origin: Origin,
 ) -> io::Result<i32> {
     let mut pipes = Pipes::new();
     pipes.ensure(Sender::Master)?;
@@ -126,20 +137,47 @@ pub fn run(
     log::start(&plan.log, Sender::Master, own_end, board).map_err(io::Error::other)?;
     let master = std::process::id() as i32;
     let limits = plan.worker.limits.as_ref().map(Shared::create).transpose()?;
-    let launcher = Launcher { board, limits, listeners, pipes, log_link: None, engine_socket, master };
+    let launcher =
+        Launcher { board, limits, listeners, pipes, log_link: None, engine_socket, master, origin: origin.clone() };
     let state = State::new(plan.shape.clone());
-    let inbox = Inbox::open(Control::open(&plan.control))?;
+    let inbox = Inbox::open(Control::open(&plan.control), BTreeMap::new())?;
     let notify = Notify::from_environment(&plan.environment);
     let plans = BTreeMap::from([(0, plan)]);
     let (waiting, history) = (Waiting::default(), History::default());
     let (next_scan, started) = (Duration::ZERO, clock::monotonic());
-    Master { launcher, inbox, state, plans, newest: 0, load, notify, next_scan, waiting, history, started }.run()
+    let former = None;
+    let master = Master {
+        launcher,
+        inbox,
+        state,
+        plans,
+        newest: 0,
+        load,
+        notify,
+        next_scan,
+        waiting,
+        history,
+        started,
+        origin,
+        former,
+    };
+    master.greet();
+    master.serve(Event::Start)
 }
 
 impl Master {
-    fn run(mut self) -> io::Result<i32> {
-        self.greet();
-        let mut events = VecDeque::from([Event::Start]);
+    /// Goes on in the place of a former program.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn go_on(self) -> io::Result<i32> {
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "this program took over");
+        self.serve(Event::TakenOver)
+    }
+
+    fn serve(mut self, first: Event) -> io::Result<i32> {
+        let mut events = VecDeque::from([first]);
+        events.extend(self.inbox.deaths());
         loop {
             while let Some(event) = events.pop_front() {
                 for action in self.state.on(clock::monotonic(), event) {
@@ -149,6 +187,10 @@ impl Master {
                     }
                     events.extend(self.perform(action));
                 }
+            }
+            if let Some(way) = self.state.way() {
+                events.extend(self.replace(way)?);
+                continue;
             }
             events.extend(self.inbox.next(Some(self.deadline()))?);
             events.extend(self.hear_operators());
@@ -206,6 +248,9 @@ impl Master {
                 report.log();
                 self.history.note(clock::monotonic(), &report);
                 self.tell_operators(&report);
+                if matches!(report, Report::Upgraded) {
+                    self.former = None;
+                }
                 self.tell_systemd(&report);
             }
             Action::Finish(_) => {}
@@ -218,6 +263,10 @@ impl Master {
             None => return Event::Tick,
             Some(child) => match self.plans.get(&child.generation) {
                 None => Err(io::Error::other("its configuration is gone")),
+                Some(plan) if child.kind == Kind::Proof => {
+                    let parcel = self.parcel(Way::Forward, None);
+                    parcel.and_then(|parcel| self.launcher.prove(plan, &parcel))
+                }
                 Some(plan) => self.launcher.fork(&child.clone(), plan),
             },
         };

@@ -7,6 +7,8 @@ use super::report::Report;
 use super::roster::{Kind, Life};
 use super::state::{Event, Phase, WORKERS_MAX};
 use crate::sys::clock;
+use serde::{Deserialize, Serialize};
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 /// How often one who waits for a stop hears how far it is.
@@ -20,17 +22,32 @@ pub struct Waiting {
 }
 
 /// What one waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum For {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum For {
     /// A reload that begins after he asked.
     NextReload,
     /// The reload that is under way.
     Reload,
+    /// The upgrade that is under way.
+    Upgrade,
     /// The end of everything.
     Stop,
 }
 
+impl Waiting {
+    /// Those who wait since a former program; their calls are numbered from 1 on.
+    pub fn adopt(wants: impl Iterator<Item = For>) -> Waiting {
+        Waiting { calls: (1..).zip(wants).collect(), next_word: Duration::ZERO }
+    }
+}
+
 impl Master {
+    /// Who waits, for a successor.
+    pub(super) fn waiting_calls(&self) -> Vec<(RawFd, For)> {
+        let calls = self.waiting.calls.iter();
+        calls.filter_map(|(call, wants)| Some((self.inbox.control.caller(*call)?, *wants))).collect()
+    }
+
     /// Takes what operators ask; what the state machine has to decide comes back as events.
     pub(super) fn hear_operators(&mut self) -> Vec<Event> {
         let asked = self.inbox.asked();
@@ -54,6 +71,13 @@ impl Master {
             Request::Reload => {
                 self.waiting.calls.push((call, For::NextReload));
                 Some(Event::Reload)
+            }
+            Request::Upgrade if self.state.upgrading() => {
+                self.answer(call, &Answer::Refused("an upgrade is under way".into()))
+            }
+            Request::Upgrade => {
+                self.waiting.calls.push((call, For::Upgrade));
+                Some(Event::Upgrade)
             }
             Request::Reopen => {
                 self.answer(call, &Answer::Done("log files are opened anew".into()));
@@ -87,6 +111,7 @@ impl Master {
     /// What the log hears, those who wait for it hear too.
     pub(super) fn tell_operators(&mut self, report: &Report) {
         let reload = |wants| wants == For::Reload;
+        let upgrade = |wants| wants == For::Upgrade;
         match report {
             Report::ReloadRefused { reason } => self.say_to(reload, &Answer::Refused(reason.clone())),
             Report::Reloaded { workers, draining, after } => {
@@ -94,12 +119,16 @@ impl Master {
                     format!("{workers} workers serve after {} ms; {draining} old ones finish", after.as_millis());
                 self.say_to(reload, &Answer::Done(text));
             }
+            Report::Proving => self.say_to(upgrade, &Answer::Progress("proving the new program".into())),
+            Report::Replacing => self.say_to(upgrade, &Answer::Progress("it stands: replacing this one".into())),
+            Report::Upgraded => self.say_to(upgrade, &Answer::Done("upgraded; the old workers finish".into())),
+            Report::UpgradeRefused { reason } => self.say_to(upgrade, &Answer::Refused(reason.clone())),
             Report::Phase { to: Phase::Stopping, .. } => {
                 self.say_to(|wants| wants != For::Stop, &Answer::Refused("the server stops".into()));
             }
             Report::Ready { kind, pid, after, .. } => {
                 let text = format!("{} {pid} is ready after {} ms", kind.as_str(), after.as_millis());
-                self.say_to(reload, &Answer::Progress(text));
+                self.say_to(|wants| reload(wants) || upgrade(wants), &Answer::Progress(text));
             }
             Report::Ended { child, how, .. } => {
                 let text = format!("{} {} ended: {how}", child.kind.as_str(), child.pid);

@@ -33,6 +33,13 @@ impl Call {
         Ok(Call { stream, heard, unread, since, asked: false, last_word: false, broken: false })
     }
 
+    /// One that asked a former program and waits.
+    pub fn waiting(stream: UnixStream) -> Call {
+        let since = clock::monotonic();
+        let (heard, unread) = (Vec::new(), Vec::new());
+        Call { stream, heard, unread, since, asked: true, last_word: false, broken: false }
+    }
+
     /// Its descriptor.
     pub fn stream(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()

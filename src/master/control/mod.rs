@@ -10,14 +10,15 @@
 mod call;
 pub mod words;
 
+use super::operator::For;
 use crate::listener::{Address, Listener};
-use crate::sys::{clock, process};
+use crate::sys::{clock, fd, process};
 use call::Call;
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use words::{Answer, Request};
@@ -48,6 +49,26 @@ impl Control {
             tracing::warn!(path = %path.display(), %reason, "no control socket: `chatcorn status` will not work");
         }
         Control { listener: listener.ok(), path: path.to_owned(), calls: BTreeMap::new(), last: 0 }
+    }
+
+    /// The socket of a former program and its callers, numbered in their order; a socket is made when it had none.
+    pub fn adopt(listener: Option<RawFd>, path: &Path, calls: &[(RawFd, For)]) -> Control {
+        let Some(listener) = listener.and_then(|raw| fd::duplicate(raw).ok()) else { return Control::open(path) };
+        let call = |raw: RawFd| Some(Call::waiting(UnixStream::from(fd::duplicate(raw).ok()?)));
+        let calls: BTreeMap<CallId, Call> =
+            (1..).zip(calls).filter_map(|(id, (raw, _))| Some((id, call(*raw)?))).collect();
+        let last = calls.len() as CallId;
+        Control { listener: Some(UnixListener::from(listener)), path: path.to_owned(), calls, last }
+    }
+
+    /// The socket's descriptor.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        self.listener.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// A caller's descriptor, unless he is gone or has not read everything.
+    pub fn caller(&self, id: CallId) -> Option<RawFd> {
+        self.calls.get(&id).filter(|call| !call.has_more()).map(|call| call.stream().as_raw_fd())
     }
 
     /// What to wait for: each descriptor, and whether to wait until it can be written to as well.
@@ -142,7 +163,6 @@ mod tests {
     use super::*;
     use std::io::{BufRead, BufReader, Write};
     use std::os::unix::fs::PermissionsExt;
-    use std::os::unix::net::UnixStream;
 
     fn place(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("chatcorn-control-{}", std::process::id())).join(name)

@@ -14,6 +14,8 @@ pub enum Request {
     Status,
     /// As SIGHUP; the answer tells how it went.
     Reload,
+    /// As SIGUSR2; the answer tells how it went.
+    Upgrade,
     /// As SIGTERM, or as SIGINT when it has to be `now`.
     Stop {
         /// Do not finish what is under way.
