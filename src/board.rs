@@ -250,10 +250,10 @@ impl Slot {
 
     /// How busy the whole worker is. A newcomer's handicap, which melts, keeps it from being given everything at once.
     pub fn weight(&self) -> u64 {
-        let (weight, handicap) = self
-            .lanes()
-            .fold((0, 0), |(weight, handicap), lane| (weight + lane.weight(), u64::max(handicap, lane.handicap())));
-        weight + handicap
+        let (weight, handicap) = self.lanes().fold((0u64, 0), |(weight, handicap), lane| {
+            (weight.saturating_add(lane.weight()), u64::max(handicap, lane.handicap()))
+        });
+        weight.saturating_add(handicap)
     }
 
     /// The lanes that the worker opened.
@@ -328,7 +328,7 @@ impl Lane {
 
     /// How busy: connections, and those with a request count twice.
     pub fn weight(&self) -> u64 {
-        self.connections() + self.in_flight()
+        self.connections().saturating_add(self.in_flight())
     }
 
     fn handicap(&self) -> u64 {

@@ -23,10 +23,11 @@ pub mod worker;
 use config::args::{self, Wish};
 use config::problem::Problems;
 use config::{Plan, Sources, settings};
-use listener::Listener;
+use listener::{Address, BindError, Listener, Wanted};
 use master::handover::{self, Origin, Parcel};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Exit code of an address that somebody else listens on (`EX_UNAVAILABLE`).
 const EXIT_ADDRESS_IN_USE: u8 = 69;
@@ -272,11 +273,26 @@ fn loaded(sources: &Sources) -> Option<Plan> {
 }
 
 fn bind(plan: &Plan) -> Result<Vec<Listener>, ExitCode> {
-    let bind = |address| Listener::bind(address, plan.backlog, plan.umask);
-    plan.addresses.iter().map(bind).collect::<Result<Vec<_>, _>>().map_err(|error| {
+    let wanted = &plan.master.listen;
+    let bind = |address| bind_when_free(wanted, address);
+    wanted.addresses.iter().map(bind).collect::<Result<Vec<_>, _>>().map_err(|error| {
         let code = if error.in_use() { EXIT_ADDRESS_IN_USE } else { 1 };
         failed(error, code)
     })
+}
+
+/// The children of a master that was killed hold its sockets until they have heard of it: they get so long.
+const PREDECESSOR_LEAVES: Duration = Duration::from_millis(500);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+fn bind_when_free(wanted: &Wanted, address: &Address) -> Result<Listener, BindError> {
+    let end = sys::clock::monotonic() + PREDECESSOR_LEAVES;
+    loop {
+        match wanted.bind(address) {
+            Err(error) if error.in_use() && sys::clock::monotonic() < end => std::thread::park_timeout(LOOK_AGAIN),
+            bound => return bound,
+        }
+    }
 }
 
 /// Through a temporary name, so that nobody reads half of it.

@@ -57,8 +57,30 @@ impl fmt::Display for Address {
     }
 }
 
+/// What to listen on.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Where.
+    pub addresses: Vec<Address>,
+    /// The kernel's queue of connections that nobody accepted yet.
+    pub backlog: i32,
+    /// Of Unix sockets.
+    pub umask: Option<u32>,
+}
+
+impl Wanted {
+    /// Binds one of the addresses.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub fn bind(&self, address: &Address) -> Result<Listener, BindError> {
+        Listener::bind(address, self.backlog, self.umask)
+    }
+}
+
 /// A socket that listens, and where.
 pub struct Listener {
+    asked: Address,
     address: Address,
     socket: Socket,
 }
@@ -79,14 +101,20 @@ impl Listener {
             Ok(socket)
         });
         match listening {
-            Ok(socket) => Ok(Listener { address: resolved(address, &socket), socket }),
+            Ok(socket) => Ok(Listener { asked: address.clone(), address: resolved(address, &socket), socket }),
             Err(error) => Err(BindError { address: address.clone(), error }),
         }
     }
 
     /// A socket that listens already: handed over by the former program.
-    pub fn adopt(address: Address, socket: OwnedFd) -> Listener {
-        Listener { address, socket: Socket::from(socket) }
+    pub fn adopt(asked: Address, socket: OwnedFd) -> Listener {
+        let socket = Socket::from(socket);
+        Listener { address: resolved(&asked, &socket), asked, socket }
+    }
+
+    /// What was asked for: port 0 stays 0.
+    pub fn asked(&self) -> &Address {
+        &self.asked
     }
 
     /// Where it listens; the port is the real one when 0 was asked for.

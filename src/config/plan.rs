@@ -6,7 +6,7 @@ use super::values::Values;
 use crate::chat::upstream::connector::Place;
 use crate::chat::upstream::{Limits, Target};
 use crate::limit::{self, Trusted};
-use crate::listener::Address;
+use crate::listener::{Address, Wanted};
 use crate::sys::process;
 use crate::{chat, engine, http, log, master, worker};
 use http_types::HeaderValue;
@@ -29,12 +29,6 @@ const DESCRIPTORS_BESIDE: u64 = 256;
 
 /// Everything that `serve` needs.
 pub struct Plan {
-    /// Where to listen.
-    pub addresses: Vec<Address>,
-    /// See the setting.
-    pub backlog: i32,
-    /// Of Unix sockets.
-    pub umask: Option<u32>,
     /// The master's.
     pub master: master::Plan,
     /// Written with the master's process id.
@@ -79,6 +73,7 @@ pub fn resolve(
     let shape = master::Shape { engine: engine.as_ref().map(fingerprint), ..shape };
     let master = master::Plan {
         shape,
+        listen: Wanted { addresses, backlog, umask },
         worker,
         log,
         engine,
@@ -87,7 +82,7 @@ pub fn resolve(
         environment: child_environment(environment, &mended),
         warnings: warnings.collect(),
     };
-    Some(Plan { addresses, backlog, umask, master, pidfile, chdir, descriptors, mended })
+    Some(Plan { master, pidfile, chdir, descriptors, mended })
 }
 
 fn shape(values: &mut Values<'_>) -> master::Shape {

@@ -1,13 +1,13 @@
 //! Children: what each kind is given and becomes. The one place that forks.
 
 use super::Plan;
+use super::addresses::Addresses;
 use super::handover::{Origin, Parcel, proof};
 use super::roster::{Child, Kind};
 use crate::board::{Board, Sender};
 use crate::chat::store;
 use crate::engine::{SETTINGS_VARIABLE, Settings};
 use crate::limit;
-use crate::listener::Listener;
 use crate::log::writer;
 use crate::log::{self, pipe, pipe::Pipes};
 use crate::sys::fork::{fork_child, leave};
@@ -28,7 +28,7 @@ pub struct Launcher {
     /// What all workers count in.
     pub limits: Option<limit::Shared>,
     /// The shared sockets.
-    pub listeners: Vec<Listener>,
+    pub addresses: Addresses,
     /// One a sender, kept over restarts.
     pub pipes: Pipes,
     /// To the log process that lives, to hand it new pipes.
@@ -54,7 +54,7 @@ impl Launcher {
             Kind::Log => self.log(plan),
             Kind::Migration => self.migration(plan),
             Kind::Engine => self.engine(plan),
-            Kind::Worker => self.worker(plan, child.slot),
+            Kind::Worker => self.worker(plan, child),
             Kind::Proof => Err(io::Error::other("a proof needs a parcel")),
         }
     }
@@ -76,9 +76,11 @@ impl Launcher {
         Ok((pid, ours))
     }
 
-    fn worker(&mut self, plan: &Plan, slot: usize) -> io::Result<Made> {
+    fn worker(&mut self, plan: &Plan, child: &Child) -> io::Result<Made> {
+        let slot = child.slot;
         let writer = self.log_end(Sender::Slot(slot))?;
-        let sockets = Kit::sockets(&self.listeners)?;
+        let listeners = self.addresses.of(child.generation).iter();
+        let sockets = listeners.map(|listener| listener.socket()).collect::<io::Result<Vec<_>>>()?;
         let (ours, theirs) = fd::packet_pair()?;
         self.board.open(slot);
         let keep: Vec<RawFd> =

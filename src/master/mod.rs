@@ -8,6 +8,7 @@
 //!
 //! Deliberately absent: async, threads, any wait without a limit, and trust in what a worker wrote on the board.
 
+mod addresses;
 pub mod control;
 pub mod handover;
 mod history;
@@ -31,11 +32,12 @@ pub use state::{EXIT_FAILURE, EXIT_NO_WORKER, Shape};
 use crate::board::{Board, EngineState, Sender};
 use crate::engine;
 use crate::limit::Shared;
-use crate::listener::Listener;
+use crate::listener::{Listener, Wanted};
 use crate::log::{self, Security, pipe::Pipes};
 use crate::sys::clock;
 use crate::sys::process::{self, Identity};
 use crate::worker::{self, link};
+use addresses::Addresses;
 use control::Control;
 use handover::Origin;
 use history::History;
@@ -63,6 +65,8 @@ const SCAN: Duration = Duration::from_secs(1);
 pub struct Plan {
     /// What the state machine acts on.
     pub shape: Shape,
+    /// Where to listen.
+    pub listen: Wanted,
     /// Each worker's.
     pub worker: worker::Plan,
     /// The log process's.
@@ -137,8 +141,16 @@ pub fn run(
     log::start(&plan.log, Sender::Master, own_end, board).map_err(io::Error::other)?;
     let master = std::process::id() as i32;
     let limits = plan.worker.limits.as_ref().map(Shared::create).transpose()?;
-    let launcher =
-        Launcher { board, limits, listeners, pipes, log_link: None, engine_socket, master, origin: origin.clone() };
+    let launcher = Launcher {
+        board,
+        limits,
+        addresses: Addresses::new(0, listeners),
+        pipes,
+        log_link: None,
+        engine_socket,
+        master,
+        origin: origin.clone(),
+    };
     let state = State::new(plan.shape.clone());
     let inbox = Inbox::open(Control::open(&plan.control), BTreeMap::new())?;
     let notify = Notify::from_environment(&plan.environment);
@@ -200,7 +212,7 @@ impl Master {
 
     fn greet(&self) {
         let Some(plan) = self.plans.get(&0) else { return };
-        for listener in &self.launcher.listeners {
+        for listener in self.launcher.addresses.of(0) {
             tracing::info!(address = %listener.address(), version = env!("CARGO_PKG_VERSION"), "listening");
         }
         plan.warnings.iter().for_each(Notice::log);
@@ -281,15 +293,20 @@ impl Master {
 
     fn load(&mut self) -> Event {
         self.reload_begins();
-        match (self.load)() {
+        let next = self.newest + 1;
+        let read = (self.load)().and_then(|plan| {
+            self.launcher.addresses.prepare(self.state.generation, next, &plan.listen)?;
+            Ok(plan)
+        });
+        match read {
             Err(reason) => Event::LoadRefused(reason),
             Ok(plan) => {
                 plan.warnings.iter().for_each(Notice::log);
                 self.make_limits(&plan);
-                self.newest += 1;
+                self.newest = next;
                 let shape = plan.shape.clone();
-                self.plans.insert(self.newest, plan);
-                Event::Loaded(self.newest, shape)
+                self.plans.insert(next, plan);
+                Event::Loaded(next, shape)
             }
         }
     }
@@ -306,6 +323,7 @@ impl Master {
 
     fn forget(&mut self, generation: u32) {
         self.plans.remove(&generation);
+        self.launcher.addresses.forget(generation);
     }
 
     fn tell_systemd(&self, report: &Report) {

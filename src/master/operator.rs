@@ -151,7 +151,7 @@ impl Master {
         let workers: Vec<_> = self.state.roster.of(Kind::Worker).filter(|child| child.life != Life::Killed).collect();
         if !workers.is_empty() {
             let lanes = workers.iter().flat_map(|child| self.launcher.board.slot(child.slot).lanes());
-            let in_flight: u64 = lanes.map(|lane| lane.in_flight()).sum();
+            let in_flight: u64 = lanes.map(|lane| lane.in_flight()).fold(0, u64::saturating_add);
             let text = format!("{} workers drain, {in_flight} requests in flight", workers.len());
             self.say_to(|wants| wants == For::Stop, &Answer::Progress(text));
         }

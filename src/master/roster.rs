@@ -1,6 +1,7 @@
 //! Who lives: children, the places that workers stand in, and how soon a place may be filled again. Pure.
 
 use crate::board::SLOTS_MAX;
+use crate::sys::wait::How;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -83,6 +84,17 @@ pub struct Child {
     pub ended_for: Option<Cow<'static, str>>,
     /// Why it could not serve, in its own words.
     pub failed: Option<String>,
+}
+
+impl Child {
+    /// Why it could not do what it was for: in its own words, else how it ended and why we ended it.
+    pub fn reason(&self, how: How) -> String {
+        match (&self.failed, &self.ended_for) {
+            (Some(own), _) => own.clone(),
+            (None, Some(why)) => format!("{} {}: {why} ({how})", self.kind.as_str(), self.pid),
+            (None, None) => format!("{} {}: {how}", self.kind.as_str(), self.pid),
+        }
+    }
 }
 
 /// How soon a dead child may be replaced.

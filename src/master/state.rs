@@ -392,8 +392,8 @@ impl State {
         match child.kind {
             Kind::Worker => self.worker_ended(now, &child, how),
             Kind::Migration => {
-                let failed = child.failed.clone().unwrap_or_else(|| how.to_string());
-                self.migration_ended(child.id, if how == How::Code(0) { Ok(()) } else { Err(failed) });
+                let ended = if how == How::Code(0) { Ok(()) } else { Err(child.reason(how)) };
+                self.migration_ended(child.id, ended);
             }
             Kind::Engine => {
                 self.helper_ended(now, &child);
@@ -402,11 +402,7 @@ impl State {
             }
             Kind::Log => self.helper_ended(now, &child),
             Kind::Proof if child.was_ready && how == How::Code(0) => self.proof_ended(child.id, Ok(())),
-            Kind::Proof => {
-                let killed = child.ended_for.as_deref().unwrap_or_default();
-                let reason = child.failed.clone().unwrap_or_else(|| format!("the new program: {how} {killed}"));
-                self.proof_ended(child.id, Err(reason.trim_end().to_owned()));
-            }
+            Kind::Proof => self.proof_ended(child.id, Err(child.reason(how))),
         }
     }
 
@@ -425,7 +421,7 @@ impl State {
         {
             self.places[place].backoff.died(now, child.was_ready);
         }
-        let reason = child.failed.clone().unwrap_or_else(|| how.to_string());
+        let reason = child.reason(how);
         self.canary_failed(child.id, &reason);
         let hopeless = self.places.iter().all(|place| place.backoff.failures() >= BOOT_TRIES);
         if self.phase == Phase::Booting && hopeless {

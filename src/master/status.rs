@@ -24,7 +24,7 @@ impl Master {
             "age_s": seconds(now, self.started),
             "generation": self.state.generation,
             "workers_wanted": self.state.places.len(),
-            "listeners": self.launcher.listeners.iter().map(|l| l.address().to_string()).collect::<Vec<_>>(),
+            "listeners": self.launcher.addresses.of(self.state.generation).iter().map(|l| l.address().to_string()).collect::<Vec<_>>(),
             "workers": workers.map(|child| self.worker(now, child)).collect::<Vec<_>>(),
             "engine": self.engine_status(now),
             "log": self.log_status(now),
@@ -39,7 +39,7 @@ impl Master {
     fn worker(&self, now: Duration, child: &Child) -> Value {
         let slot = self.launcher.board.slot(child.slot);
         let now_ms = now.as_millis() as u64;
-        let sum = |word: fn(crate::board::Lane) -> u64| slot.lanes().map(word).sum::<u64>();
+        let sum = |word: fn(crate::board::Lane) -> u64| slot.lanes().map(word).fold(0, u64::saturating_add);
         let death = self.history.deaths.get(&child.slot);
         json!({
             "pid": child.pid,

@@ -16,6 +16,7 @@ pub mod proof;
 pub use parcel::{Parcel, VARIABLE};
 
 use super::Master;
+use super::addresses::Addresses;
 use super::control::Control;
 use super::inbox::Inbox;
 use super::launch::Launcher;
@@ -98,9 +99,10 @@ impl Master {
     pub(super) fn parcel(&self, way: Way, old: Option<RawFd>) -> io::Result<Parcel> {
         let launcher = &self.launcher;
         let raw = |owned: &OwnedFd| owned.as_raw_fd();
+        let listeners = launcher.addresses.of(self.state.generation);
         let descriptors = Descriptors {
             old,
-            listeners: launcher.listeners.iter().map(|l| (l.address().clone(), l.as_raw_fd())).collect(),
+            listeners: listeners.iter().map(|l| (l.asked().clone(), l.as_raw_fd())).collect(),
             board: launcher.board.as_fd().as_raw_fd(),
             limits: launcher.limits.map(|limits| limits.as_fd().as_raw_fd()),
             pipes: launcher.pipes.descriptors(),
@@ -151,19 +153,19 @@ pub fn resume(plan: Plan, parcel: &Parcel, load: Load) -> io::Result<Master> {
         (Some(raw), Some(limits)) => Some(Shared::adopt(fd::duplicate(raw)?, limits)?),
         _ => None,
     };
+    let (state, history) = parcel.mind()?;
     let listeners =
         old.listeners.iter().map(|(address, raw)| Ok(Listener::adopt(address.clone(), fd::duplicate(*raw)?)));
     let launcher = Launcher {
         board,
         limits,
-        listeners: listeners.collect::<io::Result<_>>()?,
+        addresses: Addresses::new(state.generation, listeners.collect::<io::Result<_>>()?),
         pipes,
         log_link: old.log_link.map(fd::duplicate).transpose()?,
         engine_socket: old.engine_socket.map(fd::duplicate).transpose()?.map(socket2::Socket::from),
         master: std::process::id() as i32,
         origin: parcel.origin.clone(),
     };
-    let (state, history) = parcel.mind()?;
     let control = Control::adopt(old.control, &plan.control, &old.calls);
     let links = old.links.iter().map(|(id, raw)| Ok((*id, fd::duplicate(*raw)?))).collect::<io::Result<_>>()?;
     let notify = Notify::from_environment(&plan.environment);

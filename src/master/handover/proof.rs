@@ -10,6 +10,7 @@ use crate::limit::Shared;
 use crate::listener::{self, Address, Listener};
 use crate::log::pipe::Pipes;
 use crate::master::Plan;
+use crate::master::addresses::Addresses;
 use crate::master::launch::Launcher;
 use crate::master::roster::{Child, Kind, Life};
 use crate::sys::{clock, fd, process, wait};
@@ -77,7 +78,7 @@ fn launcher(parcel: &Parcel, plan: &Plan) -> io::Result<Launcher> {
     Ok(Launcher {
         board: Board::create()?,
         limits: plan.worker.limits.as_ref().map(Shared::create).transpose()?,
-        listeners: vec![Listener::adopt(Address::Unix(PathBuf::from("proof")), socket)],
+        addresses: Addresses::new(0, vec![Listener::adopt(Address::Unix(PathBuf::from("proof")), socket)]),
         pipes: Pipes::new(),
         log_link: None,
         engine_socket: None,
