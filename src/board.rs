@@ -9,6 +9,7 @@
 //! the master shows it, and never indexes, signals or opens by it.
 
 use crate::sys::{clock, shm::Words};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -31,6 +32,9 @@ const SLOT_WORDS: usize = 16;
 const LANE_WORDS: usize = 16;
 const SLOT_STRIDE: usize = SLOT_WORDS + LANES_MAX * LANE_WORDS;
 const SLOTS_AT: usize = HEADER_WORDS + LOG_WORDS + ENGINE_WORDS + SENDERS_MAX * SENDER_WORDS;
+
+/// What two programs that share a board must agree on; an upgrade to one that does not is refused.
+pub const LAYOUT: [usize; 4] = [SLOTS_AT, SLOTS_MAX, SLOT_STRIDE, LANES_MAX];
 
 /// A lane that has not turned for so long does not take connections.
 const LIVE_MS_MAX: u64 = 100;
@@ -134,7 +138,7 @@ const ENGINE_STATE: usize = 2;
 const OPENED: usize = 3;
 
 /// The engine, as the workers see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EngineState {
     /// None is configured: an upstream answers.
     Absent = 0,
@@ -246,10 +250,10 @@ impl Slot {
 
     /// How busy the whole worker is. A newcomer's handicap, which melts, keeps it from being given everything at once.
     pub fn weight(&self) -> u64 {
-        let (weight, handicap) = self
-            .lanes()
-            .fold((0, 0), |(weight, handicap), lane| (weight + lane.weight(), u64::max(handicap, lane.handicap())));
-        weight + handicap
+        let (weight, handicap) = self.lanes().fold((0u64, 0), |(weight, handicap), lane| {
+            (weight.saturating_add(lane.weight()), u64::max(handicap, lane.handicap()))
+        });
+        weight.saturating_add(handicap)
     }
 
     /// The lanes that the worker opened.
@@ -324,7 +328,7 @@ impl Lane {
 
     /// How busy: connections, and those with a request count twice.
     pub fn weight(&self) -> u64 {
-        self.connections() + self.in_flight()
+        self.connections().saturating_add(self.in_flight())
     }
 
     fn handicap(&self) -> u64 {

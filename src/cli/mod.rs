@@ -1,11 +1,14 @@
 //! Commands for the operator that talk to a running server or filter text; beside `config` at the top of the ladder.
 
+mod ask;
 pub mod audit;
 pub mod chat;
 pub mod key;
 pub mod logs;
+pub mod order;
 pub mod server;
 pub mod sessions;
+mod table;
 
 use crate::listener::Address;
 use server::reachable;

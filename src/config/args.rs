@@ -2,6 +2,7 @@
 
 use super::raw::Flags;
 use super::settings::{Kind, SETTINGS, Setting};
+use crate::cli::order::Order;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -35,6 +36,10 @@ pub enum Wish {
     Sessions(Sessions),
     /// Read the log files.
     Logs,
+    /// Tell or ask a running server something.
+    Order(Order),
+    /// A new program that shows that it could take over; the master starts it.
+    Proof,
     /// The model's process; the master starts it.
     Engine,
 }
@@ -58,7 +63,7 @@ const AFTER: &str =
     "Every setting is a flag, a variable and a key of chatcorn.toml; a flag wins over the environment, over .env,
 over chatcorn.toml, over the default. A secret has no flag: set NAME, or NAME_FILE to a file that holds it.
 
-Signals to the master: HUP reload, USR1 reopen logs, TTIN and TTOU one worker more or less, TERM stop gracefully,
+Signals to the master: HUP reload, USR1 reopen logs, USR2 upgrade, TTIN and TTOU one worker more or less, TERM stop gracefully,
 INT and QUIT stop now. Exit codes: 0 stopped, 1 failure, 2 usage, 3 no worker could boot, 69 address in use,
 78 configuration.";
 
@@ -87,6 +92,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Wish, Flags), 
             (Wish::Sessions(wish), inner.clone())
         }
         Some(("logs", inner)) => (Wish::Logs, inner.clone()),
+        Some((name, inner)) if order(name, inner).is_some() => {
+            (order(name, inner).map_or(Wish::Serve, Wish::Order), inner.clone())
+        }
+        Some(("proof", inner)) => (Wish::Proof, inner.clone()),
         Some(("engine", inner)) => (Wish::Engine, inner.clone()),
         Some((_, inner)) => (Wish::Serve, inner.clone()),
         None => (Wish::Serve, matches),
@@ -111,13 +120,29 @@ fn command() -> Command {
             .arg(switch("try-limit", "send up to 300 requests, until one is refused"));
     let logs = logs(with_settings(Command::new("logs").about("Read the log files, rotated ones included")));
     let engine = Command::new("engine").about("The model's process; the master starts it").hide(true);
+    let proof = Command::new("proof").about("Shows that it could take over; the master starts it").hide(true);
     with_settings(Command::new("chatcorn"))
         .about("A supervised, rate-limited, securely logged chat API, with the model included")
         .version(env!("CARGO_PKG_VERSION"))
         .after_help(AFTER)
         .args_conflicts_with_subcommands(true)
         .max_term_width(120)
-        .subcommands([serve, check, config, migrate, health, redact, chat, audit, key(), sessions(), logs, engine])
+        .subcommands([
+            serve,
+            check,
+            config,
+            migrate,
+            health,
+            redact,
+            chat,
+            audit,
+            key(),
+            sessions(),
+            logs,
+            engine,
+            proof,
+        ])
+        .subcommands(orders().map(with_settings))
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -183,6 +208,36 @@ fn logs(command: Command) -> Command {
         .arg(text("level", "LEVEL", "this severe or more: error, warning, info, debug"))
         .arg(text("request", "ID", "one request alone, by its X-Request-Id"))
         .arg(text("color", "WHEN", "for people, in colour: always, never, or auto (on a terminal)"))
+}
+
+/// Commands for a running server.
+fn orders() -> [Command; 7] {
+    let switch = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help).help_heading("Options")
+    };
+    let count = Arg::new("N").required(true).value_parser(value_parser!(u16).range(1..)).help("worker processes");
+    [
+        Command::new("status").about("Show a running server").arg(switch("json", "as JSON")),
+        Command::new("top").about("Show a running server, live"),
+        Command::new("reload").about("Reread the configuration and roll the workers; exit 1 when it is refused"),
+        Command::new("upgrade").about("Replace a running server's program; exit 1 when the new one does not stand"),
+        Command::new("stop").about("Stop a running server").arg(switch("now", "do not finish what is under way")),
+        Command::new("reopen").about("Open the log files anew"),
+        Command::new("scale").about("Change the number of workers").arg(count),
+    ]
+}
+
+fn order(name: &str, matches: &ArgMatches) -> Option<Order> {
+    Some(match name {
+        "status" => Order::Status { json: matches.get_flag("json") },
+        "top" => Order::Top,
+        "reload" => Order::Reload,
+        "upgrade" => Order::Upgrade,
+        "stop" => Order::Stop { now: matches.get_flag("now") },
+        "reopen" => Order::Reopen,
+        "scale" => Order::Scale(usize::from(*matches.get_one::<u16>("N")?)),
+        _ => return None,
+    })
 }
 
 fn with_settings(command: Command) -> Command {

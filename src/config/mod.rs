@@ -63,6 +63,13 @@ impl Sources {
         Values { raw: &raw, problems: &mut problems }.path("api_keys_file")
     }
 
+    /// The socket that the server's operators talk to.
+    pub fn control_socket(&self) -> PathBuf {
+        let mut problems = Problems::default();
+        let raw = self.raw(&mut problems);
+        plan::control_socket(&Values { raw: &raw, problems: &mut problems })
+    }
+
     /// The operator's own patterns of secrets.
     pub fn secret_patterns(&self) -> Vec<String> {
         let mut problems = Problems::default();

@@ -6,7 +6,7 @@ use super::values::Values;
 use crate::chat::upstream::connector::Place;
 use crate::chat::upstream::{Limits, TARGETS_MAX, Target};
 use crate::limit::{self, Trusted};
-use crate::listener::{self, Address};
+use crate::listener::{Address, Wanted};
 use crate::sys::process;
 use crate::{chat, engine, http, log, master, worker};
 use http_types::HeaderValue;
@@ -64,6 +64,7 @@ pub fn resolve(
     let mended = vec![("OMP_NUM_THREADS", omp.to_string()), ("MKL_NUM_THREADS", mkl.to_string())];
     log_places(&log, identity, &mut values);
     let descriptors = worker.connections_max + DESCRIPTORS_BESIDE;
+    let control = control_socket(&values);
     let (pidfile, chdir) = (values.path("pid"), values.path("chdir"));
     if !problems.errors().is_empty() {
         return None;
@@ -73,10 +74,11 @@ pub fn resolve(
     let shape = master::Shape { engine: engine.as_ref().map(fingerprint), ..shape };
     let master = master::Plan {
         shape,
-        listen: listener::Plan { addresses, backlog, umask },
+        listen: Wanted { addresses, backlog, umask },
         worker,
         log,
         engine,
+        control,
         identity,
         environment: child_environment(environment, &mended),
         warnings: warnings.collect(),
@@ -470,6 +472,26 @@ pub fn addresses(values: &mut Values<'_>) -> Vec<Address> {
         }
     }
     addresses
+}
+
+/// The operators' socket, the same for the server and for the commands that are run where it runs.
+pub fn control_socket(values: &Values<'_>) -> PathBuf {
+    let base = values.path("chdir").or_else(|| std::env::current_dir().ok()).unwrap_or_default();
+    let base = base.canonicalize().unwrap_or(base);
+    if let Some(path) = values.path("control_socket") {
+        return base.join(path);
+    }
+    // systemd separates several directories by colons.
+    let variable = |name| values.raw.variable(name).and_then(|text| text.split(':').next()).map(PathBuf::from);
+    match variable("RUNTIME_DIRECTORY").or_else(|| variable("STATE_DIRECTORY")) {
+        Some(directory) => directory.join("control.sock"),
+        None => {
+            let mut hasher = siphasher::sip::SipHasher13::new();
+            base.hash(&mut hasher);
+            let user = PathBuf::from(format!("/tmp/chatcorn-{}", process::uid()));
+            user.join(format!("{:016x}.sock", hasher.finish()))
+        }
+    }
 }
 
 fn umask(values: &mut Values<'_>) -> Option<u32> {

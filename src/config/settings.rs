@@ -160,6 +160,7 @@ pub const SETTINGS: &[Setting] = &[
     one(PROCESS, "group", "CHATCORN_GROUP", "group", Text, "", "group that every child runs as"),
     one(PROCESS, "umask", "CHATCORN_UMASK", "umask", Text, "", "octal mode mask of a Unix socket; default 177"),
     one(PROCESS, "pid", "PIDFILE", "pid", Path, "", "file for the master's process id"),
+    one(PROCESS, "control_socket", "CONTROL_SOCKET", "control-socket", Path, "", "socket for chatcorn status, reload, stop; default: below $RUNTIME_DIRECTORY, $STATE_DIRECTORY or a directory of this user"),
     one(PROCESS, "chdir", "CHATCORN_CHDIR", "chdir", Path, "", "directory to work in"),
 ];
 

@@ -169,7 +169,7 @@ impl AsFd for Shared {
 
 /// The master alone compiles, so the directory has one writer.
 fn compile(words: &'static [AtomicU64], plan: &Plan) -> io::Result<&'static Rules> {
-    let lines = words[AT_LINES].load(SeqCst) as usize;
+    let lines = (words[AT_LINES].load(SeqCst) as usize).clamp(1, 2);
     let cells = &words[AT_DIRECTORY..][..(lines * LINE - 1).min(LIMITS_MAX)];
     let mut directory: Vec<u32> = cells.iter().map(|cell| cell.load(SeqCst) as u32).collect();
     let rules = Rules::compile(plan, &mut directory)?;

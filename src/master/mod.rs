@@ -8,37 +8,54 @@
 //!
 //! Deliberately absent: async, threads, any wait without a limit, and trust in what a worker wrote on the board.
 
+mod addresses;
+pub mod control;
+pub mod handover;
+mod history;
 mod inbox;
 mod launch;
 mod notify;
+mod operator;
 mod report;
 mod roll;
 mod roster;
 mod settle;
 mod state;
+mod status;
+mod stop;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 pub use state::{EXIT_FAILURE, EXIT_NO_WORKER, Shape};
 
 use crate::board::{Board, EngineState, Sender};
 use crate::engine;
 use crate::limit::Shared;
-use crate::listener::{self, Listeners};
+use crate::listener::{Listener, Wanted};
 use crate::log::{self, Security, pipe::Pipes};
 use crate::sys::clock;
 use crate::sys::process::{self, Identity};
 use crate::worker::{self, link};
+use addresses::Addresses;
+use control::Control;
+use handover::Origin;
+use history::History;
 use inbox::Inbox;
 use launch::Launcher;
 use notify::Notify;
+use operator::Waiting;
 use report::Report;
+use roster::Kind;
 use socket2::Socket;
 use state::{Action, Event, Phase, State};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
+use upgrade::Way;
 
 /// How often the loops of all workers are looked at.
 const SCAN: Duration = Duration::from_secs(1);
@@ -49,13 +66,15 @@ pub struct Plan {
     /// What the state machine acts on.
     pub shape: Shape,
     /// Where to listen.
-    pub listen: listener::Plan,
+    pub listen: Wanted,
     /// Each worker's.
     pub worker: worker::Plan,
     /// The log process's.
     pub log: log::Plan,
     /// The engine's; `None` where an upstream answers.
     pub engine: Option<engine::Settings>,
+    /// The operators' socket.
+    pub control: PathBuf,
     /// The user that children run as.
     pub identity: Option<Identity>,
     /// What an exec'd child sees; no secrets.
@@ -96,6 +115,12 @@ pub struct Master {
     load: Load,
     notify: Notify,
     next_scan: Duration,
+    waiting: Waiting,
+    history: History,
+    started: Duration,
+    origin: Origin,
+    /// The former program of an upgrade that is not done yet.
+    former: Option<OwnedFd>,
 }
 
 /// Runs until the end; the value is the process's exit code.
@@ -104,10 +129,11 @@ pub struct Master {
 /// The kernel refuses what everything stands on: pipes, shared memory, waiting.
 pub fn run(
     plan: Plan,
-    listeners: Listeners,
+    listeners: Vec<Listener>,
     board: Board,
     engine_socket: Option<Socket>,
     load: Load,
+    origin: Origin,
 ) -> io::Result<i32> {
     let mut pipes = Pipes::new();
     pipes.ensure(Sender::Master)?;
@@ -115,35 +141,80 @@ pub fn run(
     log::start(&plan.log, Sender::Master, own_end, board).map_err(io::Error::other)?;
     let master = std::process::id() as i32;
     let limits = plan.worker.limits.as_ref().map(Shared::create).transpose()?;
-    let launcher = Launcher { board, limits, listeners, pipes, log_link: None, engine_socket, master };
+    let launcher = Launcher {
+        board,
+        limits,
+        addresses: Addresses::new(0, listeners),
+        pipes,
+        log_link: None,
+        engine_socket,
+        master,
+        origin: origin.clone(),
+    };
     let state = State::new(plan.shape.clone());
-    let inbox = Inbox::open()?;
+    let inbox = Inbox::open(Control::open(&plan.control), BTreeMap::new())?;
     let notify = Notify::from_environment(&plan.environment);
     let plans = BTreeMap::from([(0, plan)]);
-    Master { launcher, inbox, state, plans, newest: 0, load, notify, next_scan: Duration::ZERO }.run()
+    let (waiting, history) = (Waiting::default(), History::default());
+    let (next_scan, started) = (Duration::ZERO, clock::monotonic());
+    let former = None;
+    let master = Master {
+        launcher,
+        inbox,
+        state,
+        plans,
+        newest: 0,
+        load,
+        notify,
+        next_scan,
+        waiting,
+        history,
+        started,
+        origin,
+        former,
+    };
+    master.greet();
+    master.serve(Event::Start)
 }
 
 impl Master {
-    fn run(mut self) -> io::Result<i32> {
-        self.greet();
-        let mut events = VecDeque::from([Event::Start]);
+    /// Goes on in the place of a former program.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn go_on(self) -> io::Result<i32> {
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "this program took over");
+        self.serve(Event::TakenOver)
+    }
+
+    fn serve(mut self, first: Event) -> io::Result<i32> {
+        let mut events = VecDeque::from([first]);
+        events.extend(self.inbox.deaths());
         loop {
             while let Some(event) = events.pop_front() {
                 for action in self.state.on(clock::monotonic(), event) {
                     if let Action::Finish(code) = action {
+                        self.inbox.control.close();
                         return Ok(code);
                     }
                     events.extend(self.perform(action));
                 }
             }
+            if let Some(way) = self.state.way() {
+                events.extend(self.replace(way)?);
+                continue;
+            }
             events.extend(self.inbox.next(Some(self.deadline()))?);
+            events.extend(self.hear_operators());
             events.extend(self.scan());
         }
     }
 
     fn greet(&self) {
         let Some(plan) = self.plans.get(&0) else { return };
-        self.launcher.listeners.all().for_each(|listener| listening(listener.address()));
+        for listener in self.launcher.addresses.of(0) {
+            tracing::info!(address = %listener.address(), version = env!("CARGO_PKG_VERSION"), "listening");
+        }
         plan.warnings.iter().for_each(Notice::log);
         if process::is_root() && plan.identity.is_none() {
             tracing::warn!("running as root: set --user, so that the children are not");
@@ -187,6 +258,11 @@ impl Master {
             }
             Action::Report(report) => {
                 report.log();
+                self.history.note(clock::monotonic(), &report);
+                self.tell_operators(&report);
+                if matches!(report, Report::Upgraded) {
+                    self.former = None;
+                }
                 self.tell_systemd(&report);
             }
             Action::Finish(_) => {}
@@ -199,6 +275,10 @@ impl Master {
             None => return Event::Tick,
             Some(child) => match self.plans.get(&child.generation) {
                 None => Err(io::Error::other("its configuration is gone")),
+                Some(plan) if child.kind == Kind::Proof => {
+                    let parcel = self.parcel(Way::Forward, None);
+                    parcel.and_then(|parcel| self.launcher.prove(plan, &parcel))
+                }
                 Some(plan) => self.launcher.fork(&child.clone(), plan),
             },
         };
@@ -212,21 +292,21 @@ impl Master {
     }
 
     fn load(&mut self) -> Event {
-        let loaded = (self.load)().and_then(|plan| {
-            let opened = self.launcher.listeners.open(&plan.listen);
-            let opened = opened.map_err(|error| error.to_string())?;
-            opened.iter().for_each(listening);
+        self.reload_begins();
+        let next = self.newest + 1;
+        let read = (self.load)().and_then(|plan| {
+            self.launcher.addresses.prepare(self.state.generation, next, &plan.listen)?;
             Ok(plan)
         });
-        match loaded {
+        match read {
             Err(reason) => Event::LoadRefused(reason),
             Ok(plan) => {
                 plan.warnings.iter().for_each(Notice::log);
                 self.make_limits(&plan);
-                self.newest += 1;
+                self.newest = next;
                 let shape = plan.shape.clone();
-                self.plans.insert(self.newest, plan);
-                Event::Loaded(self.newest, shape)
+                self.plans.insert(next, plan);
+                Event::Loaded(next, shape)
             }
         }
     }
@@ -243,9 +323,7 @@ impl Master {
 
     fn forget(&mut self, generation: u32) {
         self.plans.remove(&generation);
-        for address in self.launcher.listeners.keep(self.plans.values().map(|plan| &plan.listen)) {
-            tracing::info!(%address, "no longer listening");
-        }
+        self.launcher.addresses.forget(generation);
     }
 
     fn tell_systemd(&self, report: &Report) {
@@ -278,10 +356,6 @@ impl Master {
         let silent = self.state.watched().map(|(id, slot)| (id, silence(slot))).filter(|(_, silence)| *silence > limit);
         silent.map(|(id, silence)| Event::Silent(id, silence)).collect()
     }
-}
-
-fn listening(address: &listener::Address) {
-    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
 }
 
 /// The state of an engine before its first start, for workers that come up earlier.

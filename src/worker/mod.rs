@@ -20,7 +20,6 @@ use crate::http::auth::Door;
 use crate::http::leaving::Leaving;
 use crate::http::{self, App};
 use crate::limit::{self, Limiter};
-use crate::listener::Listener;
 use crate::log;
 use crate::sys::{clock, readiness, signal::SelfPipe};
 use balance::Balance;
@@ -80,16 +79,6 @@ pub struct Kit {
     pub board: Board,
     /// Its place on the board.
     pub slot: usize,
-}
-
-impl Kit {
-    /// Clones the listening sockets for a child.
-    ///
-    /// # Errors
-    /// Out of descriptors.
-    pub fn sockets<'a>(listeners: impl Iterator<Item = &'a Listener>) -> io::Result<Vec<Socket>> {
-        listeners.map(Listener::socket).collect()
-    }
 }
 
 /// Lives a worker's life; returns its exit code.
