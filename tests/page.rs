@@ -137,7 +137,7 @@ fn failures_are_told_in_words_and_can_be_tried_again() {
         say(&mut browser, "hello");
         browser.wait_text(".failure h3", title);
         assert!(browser.text(".failure").contains("Try again") && !browser.text("body").contains("hunter2"));
-        assert_eq!(browser.text(".reply .text"), if way == Way::Breaks { "half" } else { "" });
+        assert_eq!(browser.text(".reply .text"), if way == Way::Breaks { "one " } else { "" });
         browser.picture(&format!("failure-{way:?}"));
         assert_eq!(browser.complaints, [""; 0]);
     }
