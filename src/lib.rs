@@ -23,7 +23,7 @@ pub mod worker;
 use config::args::{self, Wish};
 use config::problem::Problems;
 use config::{Plan, Sources, settings};
-use listener::{Address, BindError, Listener, Wanted};
+use listener::{BindError, Listeners};
 use master::handover::{self, Origin, Parcel};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -63,6 +63,9 @@ pub fn main() -> ExitCode {
             Err(reason) => failed(reason, 1),
         },
         Wish::Proof => failed("a running server asks for a proof by itself: see chatcorn upgrade", 2),
+        Wish::Chat => chat(&sources),
+        Wish::Audit => audit(&sources),
+        Wish::KeyNew | Wish::KeyList | Wish::KeyRevoke => key(wish, &sources),
         Wish::Engine => run_engine(),
     }
 }
@@ -115,6 +118,54 @@ fn healthcheck(sources: &Sources) -> ExitCode {
         Some(Err(reason)) => failed(reason, 1),
         None => failed("nothing is bound", 1),
     }
+}
+
+/// The server that a command is about: the one that is named, else the one that is configured.
+fn running(sources: &Sources) -> Result<cli::server::Server, String> {
+    match &sources.flags.url {
+        Some(url) => cli::server::Server::parse(url),
+        None => sources.addresses().first().map(cli::server::Server::at).ok_or_else(|| "nothing is bound".to_owned()),
+    }
+}
+
+fn chat(sources: &Sources) -> ExitCode {
+    let key = sources.environment.iter().find(|(name, _)| name == cli::chat::KEY_VARIABLE);
+    let key = key.map(|(_, value)| value.to_string_lossy());
+    let talked = running(sources).and_then(|server| cli::chat::run(server, key.as_deref()));
+    talked.unwrap_or_else(|reason| failed(reason, 1))
+}
+
+/// With an address it asks the server there too; without one it looks at the configuration alone.
+fn audit(sources: &Sources) -> ExitCode {
+    let server = match sources.flags.url.as_deref().map(cli::server::Server::parse).transpose() {
+        Ok(server) => server,
+        Err(reason) => return failed(reason, 1),
+    };
+    let mut problems = Problems::default();
+    let raw = sources.raw(&mut problems);
+    let written = settings::by_key("model").and_then(|setting| raw.get(setting).texts.first().cloned());
+    let model = written.map(std::path::PathBuf::from).or_else(|| config::plan::installed_model(&raw));
+    let audit = cli::audit::Audit {
+        raw: &raw,
+        errors: problems.errors(),
+        model: model.as_deref(),
+        server: server.as_ref(),
+        try_limit: sources.flags.try_limit,
+    };
+    cli::audit::report(&audit.findings(), sources.flags.json)
+}
+
+fn key(wish: Wish, sources: &Sources) -> ExitCode {
+    let Some(path) = sources.keys_file() else {
+        return failed("set API_KEYS_FILE (or --api-keys-file) to the file that holds the keys", EXIT_CONFIG);
+    };
+    let given = &sources.flags.key;
+    let done = match wish {
+        Wish::KeyNew => cli::key::new(&path, &given.name, given.expires_days, given.quota.as_deref()),
+        Wish::KeyRevoke => cli::key::revoke(&path, &given.id),
+        _ => cli::key::list(&path),
+    };
+    done.map_or_else(|reason| failed(reason, 1), |()| ExitCode::SUCCESS)
 }
 
 fn redact(sources: &Sources) -> ExitCode {
@@ -242,7 +293,7 @@ fn loader(sources: Sources) -> master::Load {
 
 fn run_master(
     plan: Plan,
-    listeners: Vec<Listener>,
+    listeners: Listeners,
     engine_socket: socket2::Socket,
     sources: Sources,
     program: PathBuf,
@@ -272,25 +323,24 @@ fn loaded(sources: &Sources) -> Option<Plan> {
     plan
 }
 
-fn bind(plan: &Plan) -> Result<Vec<Listener>, ExitCode> {
-    let wanted = &plan.master.listen;
-    let bind = |address| bind_when_free(wanted, address);
-    wanted.addresses.iter().map(bind).collect::<Result<Vec<_>, _>>().map_err(|error| {
-        let code = if error.in_use() { EXIT_ADDRESS_IN_USE } else { 1 };
-        failed(error, code)
-    })
+fn bind(plan: &Plan) -> Result<Listeners, ExitCode> {
+    let mut listeners = Listeners::default();
+    match open_when_free(&mut listeners, &plan.master.listen) {
+        Ok(()) => Ok(listeners),
+        Err(error) => Err(failed(&error, if error.in_use() { EXIT_ADDRESS_IN_USE } else { 1 })),
+    }
 }
 
 /// The children of a master that was killed hold its sockets until they have heard of it: they get so long.
 const PREDECESSOR_LEAVES: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-fn bind_when_free(wanted: &Wanted, address: &Address) -> Result<Listener, BindError> {
+fn open_when_free(listeners: &mut Listeners, wanted: &listener::Plan) -> Result<(), BindError> {
     let end = sys::clock::monotonic() + PREDECESSOR_LEAVES;
     loop {
-        match wanted.bind(address) {
+        match listeners.open(wanted) {
             Err(error) if error.in_use() && sys::clock::monotonic() < end => std::thread::park_timeout(LOOK_AGAIN),
-            bound => return bound,
+            opened => return opened.map(drop),
         }
     }
 }

@@ -42,6 +42,13 @@ impl Address {
         found.next().map(Address::Tcp).ok_or_else(|| format!("{text:?}: the name has no address"))
     }
 
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Address::Unix(path) => Some(path),
+            Address::Tcp(_) => None,
+        }
+    }
+
     /// True when other machines can reach it.
     pub fn is_public(&self) -> bool {
         matches!(self, Address::Tcp(address) if !address.ip().is_loopback())
@@ -58,28 +65,73 @@ impl fmt::Display for Address {
 }
 
 /// What to listen on.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    /// Where.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// All addresses.
     pub addresses: Vec<Address>,
     /// The kernel's queue of connections that nobody accepted yet.
     pub backlog: i32,
-    /// Of Unix sockets.
+    /// The operator's mode mask for Unix sockets.
     pub umask: Option<u32>,
 }
 
-impl Wanted {
-    /// Binds one of the addresses.
+/// Every socket that some generation of workers accepts from.
+#[derive(Default)]
+pub struct Listeners {
+    open: Vec<Listener>,
+}
+
+impl Listeners {
+    /// Those of a former program.
+    pub fn adopt(open: Vec<Listener>) -> Listeners {
+        Listeners { open }
+    }
+
+    /// Binds what `plan` wants and is not open yet, beside all that is, and says which; on an error nothing has changed.
     ///
     /// # Errors
-    /// As [`Listener::bind`].
-    pub fn bind(&self, address: &Address) -> Result<Listener, BindError> {
-        Listener::bind(address, self.backlog, self.umask)
+    /// The first address that cannot be bound.
+    pub fn open(&mut self, plan: &Plan) -> Result<Vec<Address>, BindError> {
+        let wanted = plan.addresses.iter().filter(|address| !self.has(address));
+        let bound: Vec<Listener> =
+            wanted.map(|address| Listener::bind(address, plan.backlog, plan.umask)).collect::<Result<_, _>>()?;
+        // A listening socket may listen again: the queue takes its new length.
+        self.of(plan).for_each(|listener| drop(listener.socket.listen(plan.backlog)));
+        let addresses = bound.iter().map(|listener| listener.address.clone()).collect();
+        self.open.extend(bound);
+        Ok(addresses)
+    }
+
+    /// Those that `plan` wants.
+    pub fn of<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = &'a Listener> {
+        self.open.iter().filter(|listener| plan.addresses.contains(&listener.asked))
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Listener> {
+        self.open.iter()
+    }
+
+    /// Gives up those that none of `plans` wants, and names them. Who inherited one accepts from it until it stops.
+    pub fn keep<'a>(&mut self, plans: impl Iterator<Item = &'a Plan>) -> Vec<Address> {
+        let wanted: Vec<&Address> = plans.flat_map(|plan| &plan.addresses).collect();
+        let (kept, closed): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.open).into_iter().partition(|listener| wanted.contains(&&listener.asked));
+        self.open = kept;
+        for path in closed.iter().filter_map(|listener| listener.asked.path()) {
+            let _ = std::fs::remove_file(path);
+        }
+        closed.into_iter().map(|listener| listener.address).collect()
+    }
+
+    fn has(&self, address: &Address) -> bool {
+        self.open.iter().any(|listener| listener.asked == *address)
     }
 }
 
 /// A socket that listens, and where.
 pub struct Listener {
+    /// As the operator wrote it.
     asked: Address,
     address: Address,
     socket: Socket,
@@ -233,6 +285,27 @@ mod tests {
         let error = Listener::bind(&Address::Tcp(taken), 16, None).err().unwrap();
         assert!(error.in_use());
         assert!(error.to_string().contains("--bind"));
+    }
+
+    #[test]
+    fn a_plan_that_cannot_be_bound_whole_changes_nothing() {
+        let taken = Listener::bind(&Address::parse("127.0.0.1:0").unwrap(), 16, None).unwrap();
+        let (first, second) = (Address::parse("127.0.0.1:0").unwrap(), Address::parse("[::1]:0").unwrap());
+        let plan = |addresses: &[&Address]| Plan {
+            addresses: addresses.iter().map(|address| (*address).clone()).collect(),
+            backlog: 16,
+            umask: None,
+        };
+        let mut listeners = Listeners::default();
+        listeners.open(&plan(&[&first])).unwrap();
+        let before = listeners.all().next().unwrap().address().clone();
+        assert!(listeners.open(&plan(&[&first, &second, taken.address()])).is_err());
+        assert_eq!(listeners.all().count(), 1);
+        let both = plan(&[&first, &second]);
+        listeners.open(&both).unwrap();
+        assert_eq!((listeners.of(&both).count(), listeners.all().next().unwrap().address()), (2, &before));
+        assert_eq!(listeners.keep([plan(&[&second])].iter()), [before]);
+        assert_eq!(listeners.all().count(), 1);
     }
 
     #[test]

@@ -5,12 +5,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod audit;
 mod balance;
 mod breakdown;
 mod chat;
 mod configuration;
 mod errors;
 mod faults;
+mod heads;
+mod keys;
 mod limits;
 mod logs;
 #[cfg(feature = "engine")]
@@ -20,4 +23,6 @@ mod page;
 mod reload;
 mod supervision;
 mod support;
+mod terminal;
+mod tls;
 mod upgrade;

@@ -83,22 +83,73 @@ fn ttin_and_ttou_change_the_number_of_workers() {
     assert_eq!(server.children("worker").len(), 4);
 }
 
-/// Leaves `BIND` to the file.
-const UNBOUND: [&str; 3] = ["sh", "-c", "unset BIND; exec \"$0\""];
+#[test]
+fn whatever_is_wrong_with_a_reload_everything_stays_as_it_was() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("bind = [\"127.0.0.1:0\", \"{}\"]\n", taken.local_addr().unwrap());
+    let wrongs = [
+        ("workers = \n", "chatcorn.toml:1"),
+        ("wokers = 2\n", "wokers"),
+        ("workers = 0\n", "workers"),
+        (taken.as_str(), "in use"),
+        ("redis_url = \"ftp://x\"\n", "redis"),
+    ];
+    // The address comes from the file here, so that a reload can change it.
+    let file = [("chatcorn.toml", "bind = \"127.0.0.1:0\"\n")];
+    let server = Server::spawn_under(&["env", "-u", "BIND"], &[("RATE_LIMIT_ENABLED", "false")], &file).serving();
+    let before = server.children("worker");
+    let mut connection = server.connect();
+    for (text, says) in wrongs {
+        std::fs::write(server.home.join("chatcorn.toml"), text).unwrap();
+        server.signal(Signal::SIGHUP);
+        let refused = server.expect("reload refused: everything stays as it was");
+        let reason = refused["reason"].as_str().unwrap().to_lowercase();
+        assert!(reason.contains(says), "{text:?}: {reason}");
+        assert_eq!(connection.get("/healthz").unwrap().status, 200);
+        assert_eq!(server.children("worker"), before, "{text:?}");
+    }
+}
 
 #[test]
-fn a_reload_binds_what_is_new_and_lets_go_of_what_is_old() {
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let (first, second) = (free(), free());
-    let settings = |addresses: &[&str]| format!("bind = {addresses:?}\n");
-    let server = Server::spawn_under(&UNBOUND, &[], &[("chatcorn.toml", &settings(&[&first]))]).serving();
-    std::fs::write(server.home.join("chatcorn.toml"), settings(&[&first, &second])).unwrap();
-    assert!(server.order(&["reload"]).status.success());
-    assert_eq!(Connection::open(&second).get("/healthz").unwrap().status, 200);
-    std::fs::write(server.home.join("chatcorn.toml"), settings(&[&second])).unwrap();
-    assert!(server.order(&["reload"]).status.success());
-    until("the first address to be free", || std::net::TcpListener::bind(&first).is_ok());
-    assert_eq!(Connection::open(&second).get("/healthz").unwrap().status, 200);
+fn a_canary_that_cannot_boot_ends_the_reload_and_nothing_else() {
+    let server = Server::start(&[]);
+    let before = server.children("worker");
+    let (store, kept) = (server.home.join("c.db"), server.home.join("kept.db"));
+    std::fs::rename(&store, &kept).unwrap();
+    std::fs::write(&store, [b'x'; 4096]).unwrap();
+    server.signal(Signal::SIGHUP);
+    let refused = server.expect("reload refused: everything stays as it was");
+    assert!(refused["reason"].as_str().unwrap().contains("database"), "{refused}");
+    assert_eq!(server.children("worker"), before);
+    std::fs::rename(&kept, &store).unwrap();
+    server.signal(Signal::SIGHUP);
+    server.expect("reloaded");
+    assert_eq!(server.connect().get("/healthz").unwrap().status, 200);
+}
+
+#[test]
+fn a_reload_moves_to_another_address_and_nobody_is_cut_off() {
+    let file = |bind: &str| format!("bind = {bind}\n");
+    let start = [("chatcorn.toml", &*file("\"127.0.0.1:0\""))];
+    let server = Server::spawn_under(&["env", "-u", "BIND"], &[("RATE_LIMIT_ENABLED", "false")], &start).serving();
+    let mut old = server.connect();
+    old.get("/healthz").unwrap();
+    let socket = server.home.join("s");
+    let move_to = |bind: &str| {
+        std::fs::write(server.home.join("chatcorn.toml"), file(bind)).unwrap();
+        server.signal(Signal::SIGHUP);
+    };
+    move_to(&format!("[\"127.0.0.1:0\", \"unix:{}\"]", socket.display()));
+    server.expect("reloaded");
+    assert_eq!(old.get("/healthz").unwrap().status, 200);
+    assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    let mut kept = server.connect();
+    kept.get("/healthz").unwrap();
+    move_to(&format!("\"unix:{}\"", socket.display()));
+    server.expect("no longer listening");
+    server.expect("reloaded");
+    assert_eq!(kept.get("/healthz").unwrap().status, 200, "within the grace");
+    until("the old port to be free", || std::net::TcpListener::bind(&server.address).is_ok());
 }
 
 /// Workers, and nobody else, make an event loop: what happens to them there is what the files in their directory say.

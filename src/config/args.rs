@@ -26,6 +26,16 @@ pub enum Wish {
     Order(Order),
     /// A new program that shows that it could take over; the master starts it.
     Proof,
+    /// Talk to a running server.
+    Chat,
+    /// Go through the security checklist.
+    Audit,
+    /// Make an API key.
+    KeyNew,
+    /// Show the API keys.
+    KeyList,
+    /// End an API key.
+    KeyRevoke,
     /// The model's process; the master starts it.
     Engine,
 }
@@ -54,6 +64,14 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Wish, Flags), 
             (order(name, inner).map_or(Wish::Serve, Wish::Order), inner.clone())
         }
         Some(("proof", inner)) => (Wish::Proof, inner.clone()),
+        Some(("chat", inner)) => (Wish::Chat, inner.clone()),
+        Some(("audit", inner)) => (Wish::Audit, inner.clone()),
+        Some(("key", inner)) => match inner.subcommand() {
+            Some(("new", inner)) => (Wish::KeyNew, inner.clone()),
+            Some(("revoke", inner)) => (Wish::KeyRevoke, inner.clone()),
+            Some((_, inner)) => (Wish::KeyList, inner.clone()),
+            None => (Wish::KeyList, inner.clone()),
+        },
         Some(("engine", inner)) => (Wish::Engine, inner.clone()),
         Some((_, inner)) => (Wish::Serve, inner.clone()),
         None => (Wish::Serve, matches),
@@ -68,6 +86,14 @@ fn command() -> Command {
     let migrate = with_settings(Command::new("migrate").about("Bring the session store's schema up to date"));
     let health = with_settings(Command::new("healthcheck").about("Ask the running server's /healthz; exit 0 or 1"));
     let redact = with_settings(Command::new("redact").about("Filter stdin through the log redactor"));
+    let chat = with_settings(with_url(
+        Command::new("chat")
+            .about("Talk to a running server; a pipe's text is one message. A key stands in CHATCORN_API_KEY"),
+    ));
+    let audit =
+        with_settings(with_url(Command::new("audit").about("Go through the security checklist; exit 1 on a failure")))
+            .arg(switch("json", "print JSON"))
+            .arg(switch("try-limit", "send up to 300 requests, until one is refused"));
     let engine = Command::new("engine").about("The model's process; the master starts it").hide(true);
     let proof = Command::new("proof").about("Shows that it could take over; the master starts it").hide(true);
     with_settings(Command::new("chatcorn"))
@@ -76,15 +102,12 @@ fn command() -> Command {
         .after_help(AFTER)
         .args_conflicts_with_subcommands(true)
         .max_term_width(120)
-        .subcommands([serve, check, config, migrate, health, redact, engine, proof])
+        .subcommands([serve, check, config, migrate, health, redact, chat, audit, key(), engine, proof])
         .subcommands(orders().map(with_settings))
 }
 
 /// Commands for a running server.
 fn orders() -> [Command; 7] {
-    let switch = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help).help_heading("Options")
-    };
     let count = Arg::new("N").required(true).value_parser(value_parser!(u16).range(1..)).help("worker processes");
     [
         Command::new("status").about("Show a running server").arg(switch("json", "as JSON")),
@@ -110,6 +133,33 @@ fn order(name: &str, matches: &ArgMatches) -> Option<Order> {
     })
 }
 
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+fn with_url(command: Command) -> Command {
+    command.arg(
+        Arg::new("url").value_name("URL").help("http://host:port or unix:/path [default: where `serve` would listen]"),
+    )
+}
+
+fn key() -> Command {
+    let text = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    let new = Command::new("new")
+        .about("Make a key; it is shown this once")
+        .arg(text("name", "TEXT", "whose it is, for people"))
+        .arg(text("expires-days", "DAYS", "days until it ends").value_parser(value_parser!(u64).range(1..=36_500)))
+        .arg(text("quota", "QUOTAS", "its own quotas, in place of all others, as in \"100 per minute;5000 per day\""));
+    let list = Command::new("list").about("Show every key's id, name, times and quotas");
+    let revoke = Command::new("revoke").about("End a key").arg(Arg::new("id").value_name("ID").required(true));
+    Command::new("key")
+        .about("API keys, in API_KEYS_FILE")
+        .subcommand_required(true)
+        .subcommands([new, list, revoke].map(with_settings))
+}
+
 fn with_settings(command: Command) -> Command {
     let file = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name)
@@ -129,8 +179,13 @@ fn with_settings(command: Command) -> Command {
 fn flag(setting: &'static Setting) -> Arg {
     let default = if setting.default.is_empty() { String::new() } else { format!("; default: {}", setting.default) };
     let action = if setting.many { ArgAction::Append } else { ArgAction::Set };
-    Arg::new(setting.key)
-        .long(setting.flag)
+    let arg = Arg::new(setting.key);
+    let arg = match setting.kind {
+        // A switch: the flag alone says true.
+        Kind::OneOf(&["true", "false"]) => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        _ => arg,
+    };
+    arg.long(setting.flag)
         .value_name(value_name(setting.kind))
         .action(action)
         .allow_hyphen_values(true)
@@ -155,6 +210,14 @@ fn flags(matches: &ArgMatches) -> Flags {
     let path = |name| matches.try_get_one::<PathBuf>(name).ok().flatten().cloned();
     flags.config_file = path("config");
     flags.env_file = path("env-file");
+    let given = |name| matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or(false);
+    (flags.json, flags.try_limit) = (given("json"), given("try-limit"));
+    let text = |name| matches.try_get_one::<String>(name).ok().flatten().cloned();
+    flags.url = text("url");
+    flags.key.name = text("name").unwrap_or_default();
+    flags.key.quota = text("quota");
+    flags.key.id = text("id").unwrap_or_default();
+    flags.key.expires_days = matches.try_get_one::<u64>("expires-days").ok().flatten().copied();
     for setting in SETTINGS.iter().filter(|setting| !setting.flag.is_empty()) {
         if let Ok(Some(texts)) = matches.try_get_many::<String>(setting.key) {
             flags.values.insert(setting.key, texts.cloned().collect());

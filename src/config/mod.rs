@@ -61,6 +61,13 @@ impl Sources {
         plan::control_socket(&Values { raw: &raw, problems: &mut problems })
     }
 
+    /// `API_KEYS_FILE`.
+    pub fn keys_file(&self) -> Option<PathBuf> {
+        let mut problems = Problems::default();
+        let raw = self.raw(&mut problems);
+        Values { raw: &raw, problems: &mut problems }.path("api_keys_file")
+    }
+
     /// The operator's own patterns of secrets.
     pub fn secret_patterns(&self) -> Vec<String> {
         let mut problems = Problems::default();

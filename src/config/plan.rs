@@ -6,7 +6,7 @@ use super::values::Values;
 use crate::chat::upstream::connector::Place;
 use crate::chat::upstream::{Limits, Target};
 use crate::limit::{self, Trusted};
-use crate::listener::{Address, Wanted};
+use crate::listener::{self, Address};
 use crate::sys::process;
 use crate::{chat, engine, http, log, master, worker};
 use http_types::HeaderValue;
@@ -55,9 +55,10 @@ pub fn resolve(
     let upstreams = upstreams(&mut values);
     let engine = if upstreams.is_empty() { engine(&mut values, omp) } else { None };
     let log = logs(&mut values);
-    let worker = worker_plan(&mut values, &shape, upstreams, engine.as_ref(), engine_socket, &log);
+    let mut worker = worker_plan(&mut values, &shape, upstreams, engine.as_ref(), engine_socket, &log);
     let identity = identity(&mut values);
     let addresses = addresses(&mut values);
+    worker.http.auth = keys(&mut values, &addresses, worker.limits.as_mut());
     let backlog = values.count("backlog") as i32;
     let umask = umask(&mut values);
     let mended = vec![("OMP_NUM_THREADS", omp.to_string()), ("MKL_NUM_THREADS", mkl.to_string())];
@@ -73,7 +74,7 @@ pub fn resolve(
     let shape = master::Shape { engine: engine.as_ref().map(fingerprint), ..shape };
     let master = master::Plan {
         shape,
-        listen: Wanted { addresses, backlog, umask },
+        listen: listener::Plan { addresses, backlog, umask },
         worker,
         log,
         engine,
@@ -127,7 +128,8 @@ fn engine(values: &mut Values<'_>, threads: u32) -> Option<engine::Settings> {
 }
 
 /// Where `bin/model` puts it.
-fn installed_model(raw: &Raw) -> Option<PathBuf> {
+/// The model that `bin/model` put into the cache, when it is there.
+pub fn installed_model(raw: &Raw) -> Option<PathBuf> {
     let cache = match (raw.variable("CHATCORN_CACHE"), raw.variable("XDG_CACHE_HOME"), raw.variable("HOME")) {
         (Some(own), _, _) => PathBuf::from(own),
         (None, Some(cache), _) => Path::new(cache).join("chatcorn"),
@@ -229,7 +231,56 @@ fn http_plan(values: &mut Values<'_>, shape: &master::Shape, local_model: bool) 
         request_time: shape.request_timeout,
         workers: shape.workers,
         local_model,
+        front: front(values),
+        auth: None,
     }
+}
+
+fn front(values: &mut Values<'_>) -> http::front::Plan {
+    let tls = match (values.path("certfile"), values.path("keyfile")) {
+        (Some(certfile), Some(keyfile)) => match http::tls::load(&certfile, &keyfile) {
+            Ok(config) => Some(config),
+            Err(reason) => {
+                let source = values.source("certfile");
+                values.problems.error(&source, reason);
+                None
+            }
+        },
+        (None, None) => None,
+        _ => {
+            values.problems.failure("TLS needs both certfile and keyfile");
+            None
+        }
+    };
+    let on = |word: Option<String>| word.as_deref() == Some("true");
+    let proxy_protocol = on(values.word("proxy_protocol"));
+    http::front::Plan { tls, proxy_protocol, http2_clear: on(values.word("http2_clear")) }
+}
+
+/// The API keys, and what they change about the limits.
+fn keys(values: &mut Values<'_>, addresses: &[Address], limits: Option<&mut limit::Plan>) -> Option<http::auth::Plan> {
+    let Some(path) = values.path("api_keys_file") else {
+        if let Some(public) = addresses.iter().find(|address| address.is_public()) {
+            let text =
+                format!("{public} is open to everyone: set API_KEYS_FILE, and make keys with `chatcorn key new`");
+            values.problems.advice(text);
+        }
+        return None;
+    };
+    let keys = match http::keys::Keys::read(&path) {
+        Ok(keys) => keys,
+        Err(reason) => {
+            let source = values.source("api_keys_file");
+            values.problems.error(&source, format!("{reason}; `chatcorn key new` makes the file and its first key"));
+            return None;
+        }
+    };
+    if let Some(limits) = limits {
+        limits.auth =
+            values.parsed("rate_limit_auth", |text| limit::quota::parse(text).map_err(|error| error.to_string()));
+        limits.keys = keys.quotas();
+    }
+    Some(http::auth::Plan { path, keys: std::sync::Arc::new(keys) })
 }
 
 fn trusted(values: &mut Values<'_>) -> Trusted {
@@ -253,6 +304,8 @@ fn limits(values: &mut Values<'_>) -> Option<limit::Plan> {
         default,
         chat,
         initialize,
+        auth: Vec::new(),
+        keys: Vec::new(),
         mode: match values.word("rate_limit_endpoint_mode").as_deref() {
             Some("replace") => limit::Mode::Replace,
             _ => limit::Mode::Add,

@@ -108,7 +108,11 @@ impl Drop for Access {
             client: self.client,
             method: self.method.as_str(),
             path: self.uri.path(),
-            protocol: if self.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            protocol: match self.version {
+                Version::HTTP_10 => "HTTP/1.0",
+                Version::HTTP_2 => "HTTP/2.0",
+                _ => "HTTP/1.1",
+            },
             status: self.status,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,

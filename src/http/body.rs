@@ -2,8 +2,9 @@
 
 use super::access::Access;
 use super::fault::{Code, Fault};
-use super::strict::Ledger;
-use bytes::Bytes;
+use super::head::Refusal;
+use super::strict::{Ledger, Times};
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body::{Frame, SizeHint};
@@ -13,7 +14,9 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Bytes of request bodies that one worker holds at once (`OPERATIONS.md`).
 const HELD_BYTES_MAX: u64 = 64 << 20;
@@ -132,9 +135,16 @@ impl Intake {
             return Err(self.too_large());
         }
         let _held = self.hold(announced.unwrap_or(self.bytes_max))?;
-        let reading = Limited::new(body, usize::try_from(self.bytes_max).unwrap_or(usize::MAX)).collect();
-        match (reading.await, ledger.refusal()) {
-            (Ok(whole), _) => Ok(whole.to_bytes()),
+        let body = Limited::new(body, usize::try_from(self.bytes_max).unwrap_or(usize::MAX));
+        let read = match ledger.reader_times() {
+            None => body.collect().await.map(|whole| whole.to_bytes()),
+            Some(times) => match timed(body, times).await {
+                Some(read) => read,
+                None => return Err(Fault::from(Refusal::BodyTimeout)),
+            },
+        };
+        match (read, ledger.refusal()) {
+            (Ok(whole), _) => Ok(whole),
             (Err(error), _) if error.is::<LengthLimitError>() => Err(self.too_large()),
             (Err(_), Some(refusal)) => Err(Fault::from(refusal)),
             (Err(error), None) => {
@@ -153,6 +163,24 @@ impl Intake {
         match self.held.fetch_add(bytes, Relaxed) + bytes <= HELD_BYTES_MAX {
             true => Ok(held),
             false => Err(Fault::new(Code::Overloaded, "Too many uploads at once. Try again shortly.").retry_after(1)),
+        }
+    }
+}
+
+/// Reads a body that no sweeper watches; `None`: it is too slow.
+async fn timed(
+    mut body: Limited<Incoming>,
+    times: &Times,
+) -> Option<Result<Bytes, Box<dyn std::error::Error + Send + Sync>>> {
+    let began = Instant::now();
+    let mut whole = BytesMut::new();
+    loop {
+        let limit_ms = times.body_ms_max + whole.len() as u64 / 1024 * times.per_kib_ms;
+        let limit = began + Duration::from_millis(limit_ms.min(times.whole_ms_max));
+        match tokio::time::timeout_at(limit, body.frame()).await.ok()? {
+            None => return Some(Ok(whole.freeze())),
+            Some(Err(error)) => return Some(Err(error)),
+            Some(Ok(frame)) => whole.extend_from_slice(frame.data_ref().map_or(&[], Bytes::as_ref)),
         }
     }
 }

@@ -23,6 +23,10 @@ pub enum Code {
     InvalidRequest,
     /// 400: the conversation does not fit into the model.
     ContextLength,
+    /// 401
+    Unauthorized,
+    /// 403
+    Forbidden,
     /// 404
     NotFound,
     /// 405
@@ -63,6 +67,8 @@ impl Code {
             Code::InvalidJson => (400, "invalid_json"),
             Code::InvalidRequest => (400, "invalid_request"),
             Code::ContextLength => (400, "context_length_exceeded"),
+            Code::Unauthorized => (401, "unauthorized"),
+            Code::Forbidden => (403, "forbidden"),
             Code::NotFound => (404, "not_found"),
             Code::MethodNotAllowed => (405, "method_not_allowed"),
             Code::PayloadTooLarge => (413, "payload_too_large"),
@@ -127,6 +133,17 @@ impl Fault {
     pub fn closing(mut self) -> Fault {
         self.close = true;
         self
+    }
+
+    /// No key, or nobody's.
+    pub fn unauthorized() -> Fault {
+        let text = "An API key is needed: send it as Authorization: Bearer KEY or X-API-Key: KEY.";
+        Fault::new(Code::Unauthorized, text)
+    }
+
+    /// A key that was good once.
+    pub fn forbidden() -> Fault {
+        Fault::new(Code::Forbidden, "This API key has expired or was revoked. Ask the operator for a new one.")
     }
 
     /// No endpoint has this path.

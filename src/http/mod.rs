@@ -10,18 +10,24 @@
 //! Deliberately absent: a router library (there are seven endpoints), and any state that outlives the worker.
 
 pub mod access;
+pub mod auth;
 pub mod body;
 pub mod connection;
 mod events;
 pub mod fault;
+pub mod front;
+mod h2;
 pub mod head;
 pub mod headers;
 pub mod ids;
+pub mod keys;
 pub mod leaving;
 pub mod page;
+pub mod proxy;
 pub mod route;
 mod status;
 pub mod strict;
+pub mod tls;
 
 use crate::board::Lane;
 use crate::chat::ask::{Ask, ModeChange, check_session_id};
@@ -32,13 +38,14 @@ use crate::limit::{Endpoint, Identity, Limiter, Outcome, Peer, Trusted, Verdict}
 use crate::log::{self, Security};
 use crate::sys::clock;
 use access::Access;
+use auth::{Caller, Denied, Door};
 use body::{Body, Intake};
 use bytes::Bytes;
 use connection::Connections;
 use fault::{Code, Fault};
 use headers::{Base, Headers, REQUEST_ID};
-use http::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ids::Ids;
 use leaving::Leaving;
@@ -69,6 +76,10 @@ pub struct Plan {
     pub workers: usize,
     /// True when the model is our own engine.
     pub local_model: bool,
+    /// What stands before the first request.
+    pub front: front::Plan,
+    /// The API keys, where they are on.
+    pub auth: Option<auth::Plan>,
 }
 
 /// The front of one runtime thread.
@@ -79,6 +90,7 @@ pub struct App {
     ids: Ids,
     chat: Chat,
     limiter: Option<Limiter>,
+    door: Option<Arc<Door>>,
     connections: Arc<Connections>,
     lane: Lane,
     slot: usize,
@@ -92,6 +104,7 @@ struct Context<'a> {
     client: Peer,
     ledger: &'a Ledger,
     origin: Option<&'a HeaderValue>,
+    caller: Option<Caller>,
     headers: &'a HeaderMap,
     access: &'a mut Access,
 }
@@ -112,7 +125,8 @@ impl App {
         let intake = Intake::new(plan.body_bytes_max);
         let connections = Arc::new(Connections::default());
         leaving.concerns(connections.clone());
-        Ok(App { headers, intake, ids: Ids::new()?, chat, limiter, connections, lane, slot, leaving, plan })
+        let door = plan.auth.as_ref().map(|plan| Arc::new(Door::new(plan)));
+        Ok(App { headers, door, intake, ids: Ids::new()?, chat, limiter, connections, lane, slot, leaving, plan })
     }
 
     /// Ends connections that wait for too long; to be called once a second.
@@ -123,6 +137,11 @@ impl App {
     /// The limiter, for whoever keeps its connection to Redis.
     pub fn limiter(&self) -> Option<&Limiter> {
         self.limiter.as_ref()
+    }
+
+    /// The API keys, for whoever looks after their file.
+    pub fn door(&self) -> Option<&Arc<Door>> {
+        self.door.as_ref()
     }
 
     /// The chat behind it.
@@ -140,14 +159,15 @@ impl App {
         ledger: Arc<Ledger>,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
-        let refusal = ledger.arrived(request.uri().path());
+        let refusal = ledger.arrived(request.uri().path()).or_else(|| h2::refusal(&request, &self.plan.head));
         let client = self.client(peer, request.headers());
         let id = self.ids.of(request.headers());
         let mut access = Access::begin(self.lane, self.slot, address(client), ledger.clone(), id, &request);
         let (head, body) = request.into_parts();
         let origin = head.headers.get(ORIGIN);
         let mut verdict = None;
-        let context = Context { client, ledger: &ledger, origin, headers: &head.headers, access: &mut access };
+        let context =
+            Context { client, ledger: &ledger, origin, caller: None, headers: &head.headers, access: &mut access };
         let answer = match refusal {
             Some(refusal) => Err(Fault::from(refusal)),
             None => self.answer(&head, body, context, &mut verdict).await,
@@ -161,6 +181,9 @@ impl App {
         if self.leaving.closing() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        if head.version == Version::HTTP_2 && head.method == Method::HEAD {
+            h2::without_body(&mut response);
+        }
         access.status = response.status().as_u16();
         Ok(response.map(|body| body.recorded(access)))
     }
@@ -169,18 +192,18 @@ impl App {
         &self,
         head: &http::request::Parts,
         body: Incoming,
-        context: Context<'_>,
+        mut context: Context<'_>,
         verdict: &mut Option<Verdict>,
     ) -> Answer {
         let found = route::find(&head.method, head.uri.path());
-        if let (Some(limiter), Some(endpoint)) = (&self.limiter, limited(found, head.uri.path())) {
-            let client = limiter.client(Identity::Peer(context.client));
-            let made = match limiter.check_now(&client, endpoint, clock::monotonic_ms()) {
-                Some(made) => made,
-                None => Box::pin(limiter.check(&client, endpoint)).await,
-            };
-            context.access.verdict = word(made.outcome);
-            admit(verdict.insert(made), context.client)?;
+        if let Some(endpoint) = limited(found, head.uri.path()) {
+            if let Some(door) = &self.door {
+                context.caller = match door.caller(context.headers) {
+                    Ok(caller) => Some(caller),
+                    Err(denied) => return Err(Box::pin(self.deny(denied, &mut context, verdict)).await),
+                };
+            }
+            self.count(endpoint, &mut context, verdict).await?;
         }
         // hyper moves this future for every request, so what is large and rare has a place of its own.
         match found {
@@ -196,6 +219,42 @@ impl App {
             Ok(Route::ModeSet) => Box::pin(self.set_mode(body, context)).await,
             Err(Miss::Path) => Err(Fault::not_found()),
             Err(Miss::Method(allow)) => Err(Fault::method_not_allowed(allow)),
+        }
+    }
+
+    /// One unit of the caller's.
+    async fn count(
+        &self,
+        endpoint: Endpoint,
+        context: &mut Context<'_>,
+        verdict: &mut Option<Verdict>,
+    ) -> Result<(), Fault> {
+        let Some(limiter) = &self.limiter else { return Ok(()) };
+        let client = match &context.caller {
+            Some(caller) => limiter.key(caller.id.as_bytes(), &caller.quota),
+            None => limiter.client(Identity::Peer(context.client)),
+        };
+        let made = match limiter.check_now(&client, endpoint, clock::monotonic_ms()) {
+            Some(made) => made,
+            None => Box::pin(limiter.check(&client, endpoint)).await,
+        };
+        context.access.verdict = word(made.outcome);
+        admit(verdict.insert(made), context.client)
+    }
+
+    /// A request without a good key: logged, and paid for by its address from a quota of its own.
+    async fn deny(&self, denied: Denied, context: &mut Context<'_>, verdict: &mut Option<Verdict>) -> Fault {
+        let (reason, key) = match &denied {
+            Denied::Missing => ("missing", ""),
+            Denied::Wrong => ("wrong", ""),
+            Denied::Ended(id) => ("expired or revoked", id.as_str()),
+        };
+        let fields = [("reason", reason), ("key_id", key), ("request_id", context.access.id().text())];
+        log::security(Security::AuthFailed, address(context.client), &fields);
+        match (self.count(Endpoint::Auth, context, verdict).await, denied) {
+            (Err(limited), _) => limited,
+            (Ok(()), Denied::Ended(_)) => Fault::forbidden(),
+            (Ok(()), _) => Fault::unauthorized(),
         }
     }
 
@@ -293,6 +352,9 @@ impl App {
         if let Some(allow) = fault.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
+        if fault.code == Code::Unauthorized {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if fault.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -380,8 +442,11 @@ fn address(client: Peer) -> Option<std::net::IpAddr> {
     }
 }
 
-/// Whose session an id is, when the server did not issue it: the client and the website that it comes from.
+/// Whose session an id is, when the server did not issue it: the key's, else the client and the website that it comes from.
 fn principal(context: &Context<'_>) -> Principal {
+    if let Some(caller) = &context.caller {
+        return Principal::key(&caller.id);
+    }
     Principal::visitor(address(context.client), context.origin.map(HeaderValue::as_bytes))
 }
 

@@ -1,13 +1,13 @@
 //! Children: what each kind is given and becomes. The one place that forks.
 
 use super::Plan;
-use super::addresses::Addresses;
 use super::handover::{Origin, Parcel, proof};
 use super::roster::{Child, Kind};
 use crate::board::{Board, Sender};
 use crate::chat::store;
 use crate::engine::{SETTINGS_VARIABLE, Settings};
 use crate::limit;
+use crate::listener::Listeners;
 use crate::log::writer;
 use crate::log::{self, pipe, pipe::Pipes};
 use crate::sys::fork::{fork_child, leave};
@@ -28,7 +28,7 @@ pub struct Launcher {
     /// What all workers count in.
     pub limits: Option<limit::Shared>,
     /// The shared sockets.
-    pub addresses: Addresses,
+    pub listeners: Listeners,
     /// One a sender, kept over restarts.
     pub pipes: Pipes,
     /// To the log process that lives, to hand it new pipes.
@@ -79,8 +79,7 @@ impl Launcher {
     fn worker(&mut self, plan: &Plan, child: &Child) -> io::Result<Made> {
         let slot = child.slot;
         let writer = self.log_end(Sender::Slot(slot))?;
-        let listeners = self.addresses.of(child.generation).iter();
-        let sockets = listeners.map(|listener| listener.socket()).collect::<io::Result<Vec<_>>>()?;
+        let sockets = Kit::sockets(self.listeners.of(&plan.listen))?;
         let (ours, theirs) = fd::packet_pair()?;
         self.board.open(slot);
         let keep: Vec<RawFd> =

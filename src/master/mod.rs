@@ -8,7 +8,6 @@
 //!
 //! Deliberately absent: async, threads, any wait without a limit, and trust in what a worker wrote on the board.
 
-mod addresses;
 pub mod control;
 pub mod handover;
 mod history;
@@ -32,12 +31,11 @@ pub use state::{EXIT_FAILURE, EXIT_NO_WORKER, Shape};
 use crate::board::{Board, EngineState, Sender};
 use crate::engine;
 use crate::limit::Shared;
-use crate::listener::{Listener, Wanted};
+use crate::listener::{self, Listeners};
 use crate::log::{self, Security, pipe::Pipes};
 use crate::sys::clock;
 use crate::sys::process::{self, Identity};
 use crate::worker::{self, link};
-use addresses::Addresses;
 use control::Control;
 use handover::Origin;
 use history::History;
@@ -66,7 +64,7 @@ pub struct Plan {
     /// What the state machine acts on.
     pub shape: Shape,
     /// Where to listen.
-    pub listen: Wanted,
+    pub listen: listener::Plan,
     /// Each worker's.
     pub worker: worker::Plan,
     /// The log process's.
@@ -129,7 +127,7 @@ pub struct Master {
 /// The kernel refuses what everything stands on: pipes, shared memory, waiting.
 pub fn run(
     plan: Plan,
-    listeners: Vec<Listener>,
+    listeners: Listeners,
     board: Board,
     engine_socket: Option<Socket>,
     load: Load,
@@ -141,16 +139,8 @@ pub fn run(
     log::start(&plan.log, Sender::Master, own_end, board).map_err(io::Error::other)?;
     let master = std::process::id() as i32;
     let limits = plan.worker.limits.as_ref().map(Shared::create).transpose()?;
-    let launcher = Launcher {
-        board,
-        limits,
-        addresses: Addresses::new(0, listeners),
-        pipes,
-        log_link: None,
-        engine_socket,
-        master,
-        origin: origin.clone(),
-    };
+    let launcher =
+        Launcher { board, limits, listeners, pipes, log_link: None, engine_socket, master, origin: origin.clone() };
     let state = State::new(plan.shape.clone());
     let inbox = Inbox::open(Control::open(&plan.control), BTreeMap::new())?;
     let notify = Notify::from_environment(&plan.environment);
@@ -212,9 +202,7 @@ impl Master {
 
     fn greet(&self) {
         let Some(plan) = self.plans.get(&0) else { return };
-        for listener in self.launcher.addresses.of(0) {
-            tracing::info!(address = %listener.address(), version = env!("CARGO_PKG_VERSION"), "listening");
-        }
+        self.launcher.listeners.all().for_each(|listener| listening(listener.address()));
         plan.warnings.iter().for_each(Notice::log);
         if process::is_root() && plan.identity.is_none() {
             tracing::warn!("running as root: set --user, so that the children are not");
@@ -294,11 +282,13 @@ impl Master {
     fn load(&mut self) -> Event {
         self.reload_begins();
         let next = self.newest + 1;
-        let read = (self.load)().and_then(|plan| {
-            self.launcher.addresses.prepare(self.state.generation, next, &plan.listen)?;
+        let loaded = (self.load)().and_then(|plan| {
+            let opened = self.launcher.listeners.open(&plan.listen);
+            let opened = opened.map_err(|error| error.to_string())?;
+            opened.iter().for_each(listening);
             Ok(plan)
         });
-        match read {
+        match loaded {
             Err(reason) => Event::LoadRefused(reason),
             Ok(plan) => {
                 plan.warnings.iter().for_each(Notice::log);
@@ -323,7 +313,9 @@ impl Master {
 
     fn forget(&mut self, generation: u32) {
         self.plans.remove(&generation);
-        self.launcher.addresses.forget(generation);
+        for address in self.launcher.listeners.keep(self.plans.values().map(|plan| &plan.listen)) {
+            tracing::info!(%address, "no longer listening");
+        }
     }
 
     fn tell_systemd(&self, report: &Report) {
@@ -356,6 +348,10 @@ impl Master {
         let silent = self.state.watched().map(|(id, slot)| (id, silence(slot))).filter(|(_, silence)| *silence > limit);
         silent.map(|(id, silence)| Event::Silent(id, silence)).collect()
     }
+}
+
+fn listening(address: &listener::Address) {
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
 }
 
 /// The state of an engine before its first start, for workers that come up earlier.

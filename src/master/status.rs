@@ -24,7 +24,7 @@ impl Master {
             "age_s": seconds(now, self.started),
             "generation": self.state.generation,
             "workers_wanted": self.state.places.len(),
-            "listeners": self.launcher.addresses.of(self.state.generation).iter().map(|l| l.address().to_string()).collect::<Vec<_>>(),
+            "listeners": self.launcher.listeners.all().map(|l| l.address().to_string()).collect::<Vec<_>>(),
             "workers": workers.map(|child| self.worker(now, child)).collect::<Vec<_>>(),
             "engine": self.engine_status(now),
             "log": self.log_status(now),

@@ -2,7 +2,7 @@
 
 use super::balance::Balance;
 use crate::board::Lane;
-use crate::http::{App, connection};
+use crate::http::{App, front};
 use crate::limit::Peer;
 use crate::sys::{clock, readiness};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -90,14 +90,14 @@ fn open(stream: Socket, peer: Option<IpAddr>, app: &Arc<App>, lane: Lane) {
             let Ok(stream) = tokio::net::TcpStream::from_std(stream.into()) else { return };
             tokio::spawn(async move {
                 let _permit = permit;
-                connection::serve(app, Peer::Address(client), stream).await;
+                front::serve(app, Peer::Address(client), stream).await;
             });
         }
         None => {
             let Ok(stream) = tokio::net::UnixStream::from_std(stream.into()) else { return };
             tokio::spawn(async move {
                 let _permit = permit;
-                connection::serve(app, Peer::Unix, stream).await;
+                front::serve(app, Peer::Unix, stream).await;
             });
         }
     }

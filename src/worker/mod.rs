@@ -16,9 +16,11 @@ pub mod link;
 
 use crate::board::{Board, Lane, Sender, State};
 use crate::chat::{self, Chat, store::Store};
+use crate::http::auth::Door;
 use crate::http::leaving::Leaving;
 use crate::http::{self, App};
 use crate::limit::{self, Limiter};
+use crate::listener::Listener;
 use crate::log;
 use crate::sys::{clock, readiness, signal::SelfPipe};
 use balance::Balance;
@@ -78,6 +80,16 @@ pub struct Kit {
     pub board: Board,
     /// Its place on the board.
     pub slot: usize,
+}
+
+impl Kit {
+    /// Clones the listening sockets for a child.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn sockets<'a>(listeners: impl Iterator<Item = &'a Listener>) -> io::Result<Vec<Socket>> {
+        listeners.map(Listener::socket).collect()
+    }
 }
 
 /// Lives a worker's life; returns its exit code.
@@ -207,6 +219,9 @@ async fn lane(
     if let Some(limiter) = app.limiter() {
         tokio::spawn(limiter.keep());
     }
+    if let Some(door) = app.door() {
+        tokio::spawn(watch_keys(door.clone()));
+    }
     own.turn(clock::monotonic_ms());
     for socket in sockets {
         let balance = Balance::new(shared.board, own, shared.slot, shared.plan.connections_max);
@@ -245,6 +260,24 @@ async fn tend(app: Arc<App>) {
             && let Err(error) = app.chat().purge().await
         {
             tracing::warn!(%error, "old sessions were not deleted");
+        }
+    }
+}
+
+/// Takes new keys over when their file changes; what cannot be read changes nothing.
+async fn watch_keys(door: Arc<Door>) {
+    let mut seen = door.stamp();
+    let mut ticks = tokio::time::interval(TEND);
+    loop {
+        ticks.tick().await;
+        let looking = door.clone();
+        let looked = tokio::task::spawn_blocking(move || (looking.refresh(&mut seen), seen)).await;
+        let Ok((result, stamp)) = looked else { continue };
+        seen = stamp;
+        match result {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("API keys read again"),
+            Err(reason) => tracing::warn!(%reason, "API keys not read again: the old ones go on"),
         }
     }
 }

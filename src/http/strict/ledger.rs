@@ -81,6 +81,7 @@ pub enum Overdue {
 #[derive(Debug)]
 pub struct Ledger {
     opened_ms: u64,
+    streams: Option<Times>,
     phase: AtomicU8,
     since_ms: AtomicU64,
     refusal: AtomicU8,
@@ -103,6 +104,7 @@ impl Ledger {
     pub fn new(now_ms: u64) -> Self {
         Self {
             opened_ms: now_ms,
+            streams: None,
             phase: AtomicU8::new(Phase::Idle as u8),
             since_ms: AtomicU64::new(now_ms),
             refusal: AtomicU8::new(0),
@@ -119,6 +121,16 @@ impl Ledger {
             swept_ms: AtomicU64::new(now_ms),
             waker: Mutex::new(None),
         }
+    }
+
+    /// The ledger of a connection that carries many requests at once: no sweeper times their bodies, so readers do.
+    pub fn of_streams(now_ms: u64, times: Times) -> Self {
+        Self { streams: Some(times), ..Self::new(now_ms) }
+    }
+
+    /// The limits that readers keep themselves; `None`: the sweeper keeps them.
+    pub fn reader_times(&self) -> Option<&Times> {
+        self.streams.as_ref()
     }
 
     /// The service's first word on every request, in hyper's order. `Some`: this is the marker, and the refusal is the answer.
@@ -138,6 +150,11 @@ impl Ledger {
         if self.phase() == Phase::Head {
             self.since_ms.store(clock::monotonic_ms(), Relaxed);
         }
+    }
+
+    /// Answers that have ended, or were dropped.
+    pub fn answers(&self) -> u64 {
+        self.answered.load(Relaxed)
     }
 
     /// Requests that have arrived and are not answered yet.

@@ -16,7 +16,6 @@ pub mod proof;
 pub use parcel::{Parcel, VARIABLE};
 
 use super::Master;
-use super::addresses::Addresses;
 use super::control::Control;
 use super::inbox::Inbox;
 use super::launch::Launcher;
@@ -26,7 +25,7 @@ use super::upgrade::Way;
 use super::{Load, Plan};
 use crate::board::{Board, Sender};
 use crate::limit::Shared;
-use crate::listener::Listener;
+use crate::listener::{Listener, Listeners};
 use crate::log::{self, pipe::Pipes};
 use crate::sys::{clock, exec, fd, signal};
 use parcel::Descriptors;
@@ -99,10 +98,9 @@ impl Master {
     pub(super) fn parcel(&self, way: Way, old: Option<RawFd>) -> io::Result<Parcel> {
         let launcher = &self.launcher;
         let raw = |owned: &OwnedFd| owned.as_raw_fd();
-        let listeners = launcher.addresses.of(self.state.generation);
         let descriptors = Descriptors {
             old,
-            listeners: listeners.iter().map(|l| (l.asked().clone(), l.as_raw_fd())).collect(),
+            listeners: launcher.listeners.all().map(|l| (l.asked().clone(), l.as_raw_fd())).collect(),
             board: launcher.board.as_fd().as_raw_fd(),
             limits: launcher.limits.map(|limits| limits.as_fd().as_raw_fd()),
             pipes: launcher.pipes.descriptors(),
@@ -159,7 +157,7 @@ pub fn resume(plan: Plan, parcel: &Parcel, load: Load) -> io::Result<Master> {
     let launcher = Launcher {
         board,
         limits,
-        addresses: Addresses::new(state.generation, listeners.collect::<io::Result<_>>()?),
+        listeners: Listeners::adopt(listeners.collect::<io::Result<_>>()?),
         pipes,
         log_link: old.log_link.map(fd::duplicate).transpose()?,
         engine_socket: old.engine_socket.map(fd::duplicate).transpose()?.map(socket2::Socket::from),

@@ -7,10 +7,9 @@ use super::Parcel;
 use crate::board::Board;
 use crate::chat::store;
 use crate::limit::Shared;
-use crate::listener::{self, Address, Listener};
+use crate::listener::{self, Address, Listener, Listeners};
 use crate::log::pipe::Pipes;
 use crate::master::Plan;
-use crate::master::addresses::Addresses;
 use crate::master::launch::Launcher;
 use crate::master::roster::{Child, Kind, Life};
 use crate::sys::{clock, fd, process, wait};
@@ -59,6 +58,7 @@ fn look(parcel: &Parcel, plan: &Plan) -> Result<(), String> {
 
 fn boot(parcel: &Parcel, mut plan: Plan, place: &Place) -> Result<(), String> {
     let told = |error: io::Error| format!("a first worker: {error}");
+    plan.listen.addresses = vec![proof_address()];
     plan.worker.store.path = place.0.join("proof.db");
     store::migrate(&plan.worker.store).map_err(|error| format!("an empty store: {error}"))?;
     place.give_to(plan.identity).map_err(told)?;
@@ -78,13 +78,18 @@ fn launcher(parcel: &Parcel, plan: &Plan) -> io::Result<Launcher> {
     Ok(Launcher {
         board: Board::create()?,
         limits: plan.worker.limits.as_ref().map(Shared::create).transpose()?,
-        addresses: Addresses::new(0, vec![Listener::adopt(Address::Unix(PathBuf::from("proof")), socket)]),
+        listeners: Listeners::adopt(vec![Listener::adopt(proof_address(), socket)]),
         pipes: Pipes::new(),
         log_link: None,
         engine_socket: None,
         master: std::process::id() as i32,
         origin: parcel.origin.clone(),
     })
+}
+
+/// What nobody knows.
+fn proof_address() -> Address {
+    Address::Unix(PathBuf::from("proof"))
 }
 
 fn canary() -> Child {
