@@ -2,12 +2,12 @@
 
 use super::Plan;
 use super::addresses::Addresses;
+use super::counts::Counts;
 use super::handover::{Origin, Parcel, proof};
 use super::roster::{Child, Kind};
 use crate::board::{Board, Sender};
 use crate::chat::store;
 use crate::engine::{SETTINGS_VARIABLE, Settings};
-use crate::limit;
 use crate::log::writer;
 use crate::log::{self, pipe, pipe::Pipes};
 use crate::sys::fork::{fork_child, leave};
@@ -26,7 +26,7 @@ pub struct Launcher {
     /// What all see.
     pub board: Board,
     /// What all workers count in.
-    pub limits: Option<limit::Shared>,
+    pub counts: Counts,
     /// The shared sockets.
     pub addresses: Addresses,
     /// One a sender, kept over restarts.
@@ -90,7 +90,7 @@ impl Launcher {
             listeners: sockets,
             link: theirs,
             log: writer,
-            limits: self.limits,
+            limits: self.counts.of(child.generation),
             board: self.board,
             slot,
         };

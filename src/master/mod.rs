@@ -10,6 +10,7 @@
 
 mod addresses;
 pub mod control;
+mod counts;
 pub mod handover;
 mod history;
 mod inbox;
@@ -39,6 +40,7 @@ use crate::sys::process::{self, Identity};
 use crate::worker::{self, link};
 use addresses::Addresses;
 use control::Control;
+use counts::Counts;
 use handover::Origin;
 use history::History;
 use inbox::Inbox;
@@ -143,7 +145,7 @@ pub fn run(
     let limits = plan.worker.limits.as_ref().map(Shared::create).transpose()?;
     let launcher = Launcher {
         board,
-        limits,
+        counts: Counts::new(0, limits),
         addresses: Addresses::new(0, listeners),
         pipes,
         log_link: None,
@@ -296,13 +298,14 @@ impl Master {
         let next = self.newest + 1;
         let read = (self.load)().and_then(|plan| {
             self.launcher.addresses.prepare(self.state.generation, next, &plan.listen)?;
+            let counts = self.launcher.counts.prepare(next, plan.worker.limits.as_ref());
+            counts.map_err(|error| format!("limits: {error}"))?;
             Ok(plan)
         });
         match read {
             Err(reason) => Event::LoadRefused(reason),
             Ok(plan) => {
                 plan.warnings.iter().for_each(Notice::log);
-                self.make_limits(&plan);
                 self.newest = next;
                 let shape = plan.shape.clone();
                 self.plans.insert(next, plan);
@@ -311,19 +314,10 @@ impl Master {
         }
     }
 
-    /// Limits that a reload switches on need their memory; that of a start stays, and its counts with it.
-    fn make_limits(&mut self, plan: &Plan) {
-        if let (None, Some(limits)) = (&self.launcher.limits, &plan.worker.limits) {
-            match Shared::create(limits) {
-                Ok(shared) => self.launcher.limits = Some(shared),
-                Err(error) => tracing::error!(%error, "no memory for limits"),
-            }
-        }
-    }
-
     fn forget(&mut self, generation: u32) {
         self.plans.remove(&generation);
         self.launcher.addresses.forget(generation);
+        self.launcher.counts.forget(generation);
     }
 
     fn tell_systemd(&self, report: &Report) {
@@ -346,6 +340,7 @@ impl Master {
         }
         self.next_scan = now + SCAN;
         self.notify.alive(now);
+        self.launcher.counts.sweep();
         let now_ms = now.as_millis() as u64;
         let limit = self.state.hang_timeout();
         let silence = |slot: usize| {

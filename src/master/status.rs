@@ -28,7 +28,7 @@ impl Master {
             "workers": workers.map(|child| self.worker(now, child)).collect::<Vec<_>>(),
             "engine": self.engine_status(now),
             "log": self.log_status(now),
-            "limits": self.launcher.limits.as_ref().map(|limits| limiter(limits, now)),
+            "limits": self.launcher.counts.memory().map(|limits| limiter(&limits, now)),
             "store": self.store_status(),
             "last_reload": self.history.reload.as_ref().map(|reload| {
                 json!({ "done": reload.done, "text": reload.text, "age_s": seconds(now, reload.at) })

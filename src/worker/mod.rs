@@ -88,12 +88,11 @@ pub fn run(kit: Kit) -> i32 {
     let started = log::start_worker(&kit.plan.log, Sender::Slot(kit.slot), kit.log, kit.board);
     let ended = started.as_ref().map_err(Clone::clone).and_then(|_| {
         let store = Store::open(&kit.plan.store).map_err(|error| format!("session store: {error}"))?;
-        let limits = limits(&kit.plan, kit.limits).map_err(|error| format!("limits: {error}"))?;
         let shared = Shared {
             health: Arc::new(chat::Watch::new(kit.board, kit.plan.chat.engine)),
             plan: kit.plan,
             store,
-            limits,
+            limits: kit.limits,
             board: kit.board,
             slot: kit.slot,
             leaving: Arc::default(),
@@ -113,14 +112,6 @@ pub fn run(kit: Kit) -> i32 {
     };
     drop(started);
     code
-}
-
-/// The shared counts under this worker's own plan, which may be a newer one than that of the master's start.
-fn limits(plan: &Plan, shared: Option<limit::Shared>) -> io::Result<Option<limit::Shared>> {
-    match (&plan.limits, shared) {
-        (Some(limits), Some(shared)) => shared.reload(limits).map(Some),
-        _ => Ok(None),
-    }
 }
 
 /// What the lanes of one worker have in common.

@@ -18,6 +18,7 @@ pub use parcel::{Parcel, VARIABLE};
 use super::Master;
 use super::addresses::Addresses;
 use super::control::Control;
+use super::counts::Counts;
 use super::inbox::Inbox;
 use super::launch::Launcher;
 use super::notify::Notify;
@@ -104,7 +105,7 @@ impl Master {
             old,
             listeners: listeners.iter().map(|l| (l.asked().clone(), l.as_raw_fd())).collect(),
             board: launcher.board.as_fd().as_raw_fd(),
-            limits: launcher.limits.map(|limits| limits.as_fd().as_raw_fd()),
+            limits: launcher.counts.memory().map(|limits| limits.as_fd().as_raw_fd()),
             pipes: launcher.pipes.descriptors(),
             log_link: launcher.log_link.as_ref().map(raw),
             engine_socket: launcher.engine_socket.as_ref().map(AsRawFd::as_raw_fd),
@@ -158,7 +159,7 @@ pub fn resume(plan: Plan, parcel: &Parcel, load: Load) -> io::Result<Master> {
         old.listeners.iter().map(|(address, raw)| Ok(Listener::adopt(address.clone(), fd::duplicate(*raw)?)));
     let launcher = Launcher {
         board,
-        limits,
+        counts: Counts::new(state.generation, limits),
         addresses: Addresses::new(state.generation, listeners.collect::<io::Result<_>>()?),
         pipes,
         log_link: old.log_link.map(fd::duplicate).transpose()?,

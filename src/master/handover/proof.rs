@@ -11,6 +11,7 @@ use crate::listener::{self, Address, Listener};
 use crate::log::pipe::Pipes;
 use crate::master::Plan;
 use crate::master::addresses::Addresses;
+use crate::master::counts::Counts;
 use crate::master::launch::Launcher;
 use crate::master::roster::{Child, Kind, Life};
 use crate::sys::{clock, fd, process, wait};
@@ -51,7 +52,7 @@ fn look(parcel: &Parcel, plan: &Plan) -> Result<(), String> {
     let board = fd::duplicate(parcel.descriptors.board).and_then(Board::adopt);
     board.map_err(|error| format!("the running server's board: {error}"))?;
     if let (Some(raw), Some(limits)) = (parcel.descriptors.limits, &plan.worker.limits) {
-        let adopted = fd::duplicate(raw).and_then(|file| Shared::adopt(file, limits));
+        let adopted = fd::duplicate(raw).and_then(|file| Shared::fits(file, limits));
         adopted.map_err(|error| format!("the running server's limits: {error}"))?;
     }
     Ok(())
@@ -77,7 +78,7 @@ fn launcher(parcel: &Parcel, plan: &Plan) -> io::Result<Launcher> {
     let socket: OwnedFd = listener::private_socket()?.into();
     Ok(Launcher {
         board: Board::create()?,
-        limits: plan.worker.limits.as_ref().map(Shared::create).transpose()?,
+        counts: Counts::new(0, plan.worker.limits.as_ref().map(Shared::create).transpose()?),
         addresses: Addresses::new(0, vec![Listener::adopt(Address::Unix(PathBuf::from("proof")), socket)]),
         pipes: Pipes::new(),
         log_link: None,
