@@ -11,6 +11,7 @@
 pub mod tally;
 
 use crate::sys::{clock, shm::Words};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -34,6 +35,9 @@ const LANE_WORDS: usize = TALLY_AT + tally::WORDS.next_multiple_of(16);
 const TALLY_AT: usize = 16;
 const SLOT_STRIDE: usize = SLOT_WORDS + LANES_MAX * LANE_WORDS;
 const SLOTS_AT: usize = HEADER_WORDS + LOG_WORDS + ENGINE_WORDS + SENDERS_MAX * SENDER_WORDS;
+
+/// What two programs that share a board must agree on; an upgrade to one that does not is refused.
+pub const LAYOUT: [usize; 4] = [SLOTS_AT, SLOTS_MAX, SLOT_STRIDE, LANES_MAX];
 
 /// A lane that has not turned for so long does not take connections.
 const LIVE_MS_MAX: u64 = 100;
@@ -142,7 +146,7 @@ const ENGINE_STATE: usize = 2;
 const OPENED: usize = 3;
 
 /// The engine, as the workers see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EngineState {
     /// None is configured: an upstream answers.
     Absent = 0,
@@ -254,10 +258,10 @@ impl Slot {
 
     /// How busy the whole worker is. A newcomer's handicap, which melts, keeps it from being given everything at once.
     pub fn weight(&self) -> u64 {
-        let (weight, handicap) = self
-            .lanes()
-            .fold((0, 0), |(weight, handicap), lane| (weight + lane.weight(), u64::max(handicap, lane.handicap())));
-        weight + handicap
+        let (weight, handicap) = self.lanes().fold((0u64, 0), |(weight, handicap), lane| {
+            (weight.saturating_add(lane.weight()), u64::max(handicap, lane.handicap()))
+        });
+        weight.saturating_add(handicap)
     }
 
     /// The lanes that the worker opened.
@@ -343,7 +347,7 @@ impl Lane {
 
     /// How busy: connections, and those with a request count twice.
     pub fn weight(&self) -> u64 {
-        self.connections() + self.in_flight()
+        self.connections().saturating_add(self.in_flight())
     }
 
     fn handicap(&self) -> u64 {

@@ -1,11 +1,12 @@
 //! The sockets that everyone accepts from: bound once by the master, inherited by each worker.
 
 use nix::sys::stat::{Mode, umask};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 const PRIVATE_BACKLOG: i32 = 256;
 
 /// Where to listen, as meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Address {
     /// An IP address and port.
     Tcp(SocketAddr),
@@ -82,25 +83,47 @@ pub enum Purpose {
 }
 
 /// A listening socket as a runtime thread holds it.
-pub struct Door {
+pub struct Gate {
     /// To accept from.
     pub socket: Socket,
     /// What who comes in is served.
     pub purpose: Purpose,
 }
 
-impl Door {
+impl Gate {
     /// Another handle to the same socket.
     ///
     /// # Errors
     /// Out of descriptors.
-    pub fn try_clone(&self) -> io::Result<Door> {
-        Ok(Door { socket: self.socket.try_clone()?, purpose: self.purpose })
+    pub fn try_clone(&self) -> io::Result<Gate> {
+        Ok(Gate { socket: self.socket.try_clone()?, purpose: self.purpose })
+    }
+}
+
+/// What to listen on.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Where.
+    pub addresses: Vec<Address>,
+    /// The kernel's queue of connections that nobody accepted yet.
+    pub backlog: i32,
+    /// Of Unix sockets.
+    pub umask: Option<u32>,
+}
+
+impl Wanted {
+    /// Binds one of the addresses.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub fn bind(&self, address: &Address) -> Result<Listener, BindError> {
+        Listener::bind(address, self.backlog, self.umask)
     }
 }
 
 /// A socket that listens, and where.
 pub struct Listener {
+    asked: Address,
     address: Address,
     socket: Socket,
 }
@@ -122,9 +145,20 @@ impl Listener {
             Ok(socket)
         });
         match listening {
-            Ok(socket) => Ok(Listener { address: resolved(address, &socket), socket }),
+            Ok(socket) => Ok(Listener { asked: address.clone(), address: resolved(address, &socket), socket }),
             Err(error) => Err(BindError { address: address.clone(), error }),
         }
+    }
+
+    /// A socket that listens already: handed over by the former program.
+    pub fn adopt(asked: Address, socket: OwnedFd) -> Listener {
+        let socket = Socket::from(socket);
+        Listener { address: resolved(&asked, &socket), asked, socket }
+    }
+
+    /// What was asked for: port 0 stays 0.
+    pub fn asked(&self) -> &Address {
+        &self.asked
     }
 
     /// Where it listens; the port is the real one when 0 was asked for.
@@ -144,8 +178,8 @@ impl Listener {
     ///
     /// # Errors
     /// Out of descriptors.
-    pub fn door(&self) -> io::Result<Door> {
-        Ok(Door { socket: self.socket()?, purpose: self.address.purpose() })
+    pub fn gate(&self) -> io::Result<Gate> {
+        Ok(Gate { socket: self.socket()?, purpose: self.address.purpose() })
     }
 }
 

@@ -88,6 +88,13 @@ fn a_failing_upstream_is_an_honest_error_and_nothing_of_it_is_told() {
         (Way::Fails, 502, "upstream_error"),
         (Way::Breaks, 502, "upstream_error"),
         (Way::Junk, 502, "upstream_error"),
+        (Way::Noise, 502, "upstream_error"),
+        (Way::ErrorEvent, 502, "upstream_error"),
+        (Way::LongLine, 502, "upstream_error"),
+        (Way::Endless, 502, "upstream_error"),
+        (Way::Resets, 502, "upstream_error"),
+        (Way::Refuses, 502, "upstream_error"),
+        (Way::Busy, 503, "overloaded"),
         (Way::Silent, 504, "timeout"),
     ] {
         let upstream = Upstream::start(way);

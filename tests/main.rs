@@ -5,18 +5,31 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod audit;
 mod balance;
 mod breakdown;
 mod chat;
 mod configuration;
 mod errors;
 mod faults;
+mod heads;
+mod keys;
 mod limits;
 mod logs;
+mod logs_faults;
+mod logs_reading;
 mod metrics;
 #[cfg(feature = "engine")]
 mod model;
+mod openai;
+mod openapi;
+mod operator;
 mod page;
 mod reload;
+mod sessions;
 mod supervision;
 mod support;
+mod terminal;
+mod tls;
+mod upgrade;
+mod upstreams;

@@ -108,7 +108,7 @@ fn without_what_was_said_before_each_message_stands_alone() {
 
 #[test]
 fn a_full_limit_counts_down_and_lets_go_on() {
-    let limits = [("RATE_LIMIT_ENABLED", "true"), ("RATE_LIMIT_CHAT", "2 per 4 seconds")];
+    let limits = [("RATE_LIMIT_ENABLED", "true"), ("RATE_LIMIT_CHAT", "2 per 8 seconds")];
     let Some((_upstream, _server, mut browser)) = visit(Way::Instant, &limits) else { return };
     say(&mut browser, "one");
     browser.wait_text("#limit", "1 of 2 messages left");
@@ -121,6 +121,9 @@ fn a_full_limit_counts_down_and_lets_go_on() {
     assert!(browser.text("#talk > :last-child .what").contains("You can go on in"));
     assert!(browser.text("#alarm").contains("A short break"));
     browser.picture("limited");
+    browser.reload();
+    browser.wait_text("#limit", "Next message in");
+    assert_eq!(browser.eval("document.querySelector('#send').disabled"), true);
     browser.wait("!document.querySelector('#talk > :last-child .retry').disabled");
     browser.click("#talk > :last-child .retry");
     browser.wait_text("#talk > :last-child .reply .text", "one two three");
@@ -134,7 +137,7 @@ fn failures_are_told_in_words_and_can_be_tried_again() {
         say(&mut browser, "hello");
         browser.wait_text(".failure h3", title);
         assert!(browser.text(".failure").contains("Try again") && !browser.text("body").contains("hunter2"));
-        assert_eq!(browser.text(".reply .text"), if way == Way::Breaks { "half" } else { "" });
+        assert_eq!(browser.text(".reply .text"), if way == Way::Breaks { "one " } else { "" });
         browser.picture(&format!("failure-{way:?}"));
         assert_eq!(browser.complaints, [""; 0]);
     }
@@ -176,6 +179,49 @@ fn a_model_that_loads_is_waited_for() {
     assert_eq!(browser.text("#notice"), "");
     browser.press("Enter", 0);
     browser.wait_text(".reply .text", "one two three");
+}
+
+#[test]
+fn a_server_with_keys_asks_for_one_and_keeps_it_in_the_tab() {
+    let Some((_upstream, _server, mut browser)) = visit(Way::Instant, &[]) else { return };
+    // What a server with API keys says, put in the place of this one's answer.
+    let body = "eyJzdWNjZXNzIjpmYWxzZSwiZXJyb3IiOiJ1bmF1dGhvcml6ZWQiLCJtZXNzYWdlIjoiIiwicmVxdWVzdF9pZCI6InIxIn0=";
+    browser.call("Fetch.enable", json!({"patterns": [{"urlPattern": "*/api/chat"}]}));
+    say(&mut browser, "hello");
+    let paused = browser.event("Fetch.requestPaused");
+    assert!(paused["request"]["headers"]["Authorization"].is_null());
+    browser.call("Fetch.fulfillRequest", json!({"requestId": paused["requestId"], "responseCode": 401, "body": body}));
+    browser.wait_text(".failure h3", "This server asks for a key");
+    browser.wait("document.activeElement.type === 'password'");
+    browser.picture("key");
+    browser.type_text("ck_abc");
+    browser.press("Enter", 0);
+    let paused = browser.event("Fetch.requestPaused");
+    assert_eq!(paused["request"]["headers"]["Authorization"], "Bearer ck_abc");
+    browser.call("Fetch.continueRequest", json!({"requestId": paused["requestId"]}));
+    browser.wait_text(".reply .text", "one two three");
+    browser.reload();
+    say(&mut browser, "again");
+    let paused = browser.event("Fetch.requestPaused");
+    assert_eq!(paused["request"]["headers"]["Authorization"], "Bearer ck_abc");
+    assert_eq!(browser.eval("localStorage.length + document.cookie.length"), 0);
+}
+
+#[test]
+fn a_long_conversation_stays_where_it_is_read() {
+    let long = r"first\n\n1\n\n2\n\n3\n\n4\n\n5\n\n6\n\n7\n\n8\n\n9\n\n10\n\n11\n\n12\n\n13\n\n14\n\n15\n\nlast";
+    let Some((_upstream, _server, mut browser)) = visit(Way::Says(long), &[]) else { return };
+    for text in ["one", "two"] {
+        say(&mut browser, text);
+        browser.wait("document.querySelector('#talk > :last-child .reply').dataset.state === 'done'");
+    }
+    browser.wait("innerHeight + scrollY >= document.documentElement.scrollHeight - 2");
+    browser.eval("scrollTo(0, 0)");
+    browser.wait("document.querySelector('#down').checkVisibility()");
+    browser.picture("long");
+    browser.click("#down");
+    browser.wait("!document.querySelector('#down').checkVisibility()");
+    assert_eq!(browser.complaints, [""; 0]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Somebody sends HUP at noon, and nobody notices.
 
-use crate::support::{Connection, Server, Upstream, Way, post};
+use crate::support::{Connection, Load, Server, Upstream, Way, post, until};
 use nix::sys::signal::Signal;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -81,4 +81,79 @@ fn ttin_and_ttou_change_the_number_of_workers() {
     server.signal(Signal::SIGTTOU);
     server.expect("worker ended");
     assert_eq!(server.children("worker").len(), 4);
+}
+
+/// Leaves `BIND` to the file.
+const UNBOUND: [&str; 3] = ["sh", "-c", "unset BIND; exec \"$0\""];
+
+#[test]
+fn a_reload_binds_what_is_new_and_lets_go_of_what_is_old() {
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (first, second) = (free(), free());
+    let settings = |addresses: &[&str]| format!("bind = {addresses:?}\n");
+    let server = Server::spawn_under(&UNBOUND, &[], &[("chatcorn.toml", &settings(&[&first]))]).serving();
+    std::fs::write(server.home.join("chatcorn.toml"), settings(&[&first, &second])).unwrap();
+    assert!(server.order(&["reload"]).status.success());
+    assert_eq!(Connection::open(&second).get("/healthz").unwrap().status, 200);
+    std::fs::write(server.home.join("chatcorn.toml"), settings(&[&second])).unwrap();
+    assert!(server.order(&["reload"]).status.success());
+    until("the first address to be free", || std::net::TcpListener::bind(&first).is_ok());
+    assert_eq!(Connection::open(&second).get("/healthz").unwrap().status, 200);
+}
+
+/// Workers, and nobody else, make an event loop: what happens to them there is what the files in their directory say.
+const AT_BOOT: &str = r#"
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <sys/syscall.h>
+int epoll_create1(int flags) {
+    if (access("abort", F_OK) == 0) abort();
+    if (access("refuse", F_OK) == 0) { errno = ENFILE; return -1; }
+    while (access("hang", F_OK) == 0) pause();
+    return syscall(SYS_epoll_create1, flags);
+}
+"#;
+
+#[test]
+fn whatever_is_wrong_with_a_reload_nothing_changes() {
+    let build = "unset BIND; cc -shared -fPIC -o at_boot.so at_boot.c && LD_PRELOAD=./at_boot.so exec \"$0\"";
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (own, taken) = ("127.0.0.1:0", taken.local_addr().map(|address| (taken, address.to_string())).unwrap());
+    let good = format!("bind = [{own:?}]\nboot_timeout = 1\nrate_limit_enabled = false\n");
+    let upstream = Upstream::start(Way::Load);
+    let files = [("chatcorn.toml", good.as_str()), ("at_boot.c", AT_BOOT)];
+    let server = Server::spawn_under(&["sh", "-c", build], &[("CHAT_UPSTREAM", &upstream.url)], &files).serving();
+    let load = Load::start(&server);
+    let workers = server.children("worker");
+    let refused = |what: &str| {
+        let output = server.order(&["reload"]);
+        let reason = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{what}: {output:?}");
+        assert!(reason.contains(what), "{what:?} in {reason}");
+        let line = server.expect("reload refused: everything stays as it was");
+        assert!(line["reason"].as_str().unwrap().contains(what), "{line}");
+        assert_eq!(server.children("worker"), workers);
+        load.goes_on(10);
+    };
+    let settings = server.home.join("chatcorn.toml");
+    let with = |more: &str| std::fs::write(&settings, format!("{good}{more}\n")).unwrap();
+    with("keep_alive =");
+    refused("chatcorn.toml:4");
+    with("wokers = 3");
+    refused("wokers");
+    std::fs::write(&settings, good.replace(own, &taken.1)).unwrap();
+    refused("is in use");
+    std::fs::remove_file(&settings).unwrap();
+    std::fs::create_dir(&settings).unwrap();
+    refused("chatcorn.toml");
+    std::fs::remove_dir(&settings).unwrap();
+    with("");
+    for (file, what) in [("abort", "SIGABRT"), ("refuse", "Too many open files"), ("hang", "not ready in time")] {
+        std::fs::write(server.home.join(file), "").unwrap();
+        refused(what);
+        std::fs::remove_file(server.home.join(file)).unwrap();
+    }
+    load.end().assert_none_failed(&["single", "kept", "stream"]);
+    assert!(server.order(&["reload"]).status.success(), "{}", server.text());
 }

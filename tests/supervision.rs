@@ -128,3 +128,77 @@ fn a_store_that_breaks_before_the_workers_ends_the_start() {
     server.expect("the session store cannot be used");
     assert_eq!(server.wait().code(), Some(1));
 }
+
+/// Writes this word all over the board; how many boards there were.
+fn scribble(pid: i32, with: u64) -> usize {
+    use std::os::unix::fs::FileExt;
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|entry| entry.unwrap().path());
+    let board = descriptors.filter(|path| {
+        std::fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains("memfd:chatcorn-board"))
+    });
+    let mut written = 0;
+    for path in board {
+        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        let length = file.metadata().unwrap().len();
+        file.write_all_at(&with.to_ne_bytes().repeat(length as usize / 8), 0).unwrap();
+        written += 1;
+    }
+    written
+}
+
+#[test]
+fn a_scribbled_board_neither_ends_the_master_nor_has_it_signal_a_stranger() {
+    // Who drains believes the board too, up to the limit.
+    let mut server = Server::start(&[("HANG_TIMEOUT", "86400"), ("TIMEOUT", "1")]);
+    let mut stranger =
+        std::process::Command::new("sleep").arg("60").stdout(std::process::Stdio::null()).spawn().unwrap();
+    let words = [u64::MAX, stranger.id().into(), server.pid() as u64, 1, u64::MAX / 2, 0];
+    for word in words {
+        assert_eq!(scribble(server.pid(), word), 1);
+        assert_eq!(server.status()["pid"].as_i64(), Some(server.pid().into()));
+        kill_pid(server.children("worker")[0], Signal::SIGKILL);
+        server.expect("worker died");
+        server.expect("worker ready");
+        assert!(server.order(&["reload"]).status.success(), "{}", server.text());
+        until("the old ones to leave", || server.children("worker").len() == 4);
+    }
+    assert!(lives(stranger.id() as i32) && lives(server.pid()));
+    assert!(!server.text().contains("panicked"), "{}", server.text());
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[test]
+fn what_a_killed_master_leaves_does_not_stop_a_start() {
+    let variables = [("PIDFILE", "pid"), ("CHATCORN_UMASK", "077"), ("RATE_LIMIT_ENABLED", "false")];
+    let wrapper = ["sh", "-c", "export BIND=unix:$PWD/api.sock; \"$0\" & wait $!; exec \"$0\""];
+    let server = Server::spawn_under(&wrapper, &variables, &[]);
+    server.expect("serving");
+    let pidfile = server.home.join("pid");
+    let first: i32 = std::fs::read_to_string(&pidfile).unwrap().trim().parse().unwrap();
+    kill_pid(first, Signal::SIGKILL);
+    server.expect("serving");
+    let second: i32 = std::fs::read_to_string(&pidfile).unwrap().trim().parse().unwrap();
+    assert_eq!((second, server.status()["pid"].as_i64()), (server.pid(), Some(second.into())));
+    assert_ne!(first, second);
+    assert!(std::os::unix::net::UnixStream::connect(server.home.join("api.sock")).is_ok());
+}
+
+#[test]
+fn lines_under_way_when_the_master_is_killed_reach_the_file() {
+    let mut server = Server::start(&[]);
+    let mut connection = server.connect();
+    let log = server.children("chatcorn log")[0];
+    kill_pid(log, Signal::SIGSTOP);
+    until("a log process that reads nothing", || threads_are(log, 'T'));
+    for _ in 0..200 {
+        connection.get("/api/health").unwrap();
+    }
+    server.signal(Signal::SIGKILL);
+    server.wait();
+    kill_pid(log, Signal::SIGCONT);
+    // What a worker had not handed over yet died with it: the last milliseconds.
+    until("the lines in the pipes", || server.text().matches("/api/health").count() >= 100);
+}

@@ -6,7 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Names of the routes that are told apart; the last one is everything else.
-pub const ROUTES: [&str; 9] = ["health", "live", "ready", "root", "page", "chat", "initialize", "mode", "other"];
+pub const ROUTES: [&str; 12] = [
+    "health",
+    "live",
+    "ready",
+    "root",
+    "page",
+    "chat",
+    "initialize",
+    "mode",
+    "completions",
+    "models",
+    "openapi",
+    "other",
+];
 /// Status classes.
 pub const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 /// What the rate limiter said.

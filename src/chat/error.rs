@@ -12,6 +12,8 @@ pub enum Error {
     Overloaded(u64),
     /// The conversation does not fit into the model.
     ContextLength(String),
+    /// The upstream finds the client's request wrong.
+    Refused(Box<Refusal>),
     /// The upstream failed or answered nonsense.
     Upstream(String),
     /// A limit passed; which one.
@@ -22,12 +24,33 @@ pub enum Error {
     Stopping,
 }
 
+/// What an upstream finds wrong with a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// For the log.
+    pub inside: String,
+    /// The field, by its plain name.
+    pub param: Option<String>,
+    /// It does not have the model that was asked for.
+    pub unknown_model: bool,
+    /// For the client; our own engine's words only.
+    pub message: Option<String>,
+}
+
+impl Error {
+    /// True when no other upstream would do better.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Error::ContextLength(_) | Error::Refused(_) | Error::Stopping | Error::Store(_))
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::NotReady(why) => write!(f, "no model is ready: {why}"),
             Error::Overloaded(_) => f.write_str("the model's queue is full"),
             Error::ContextLength(what) => write!(f, "the conversation is too long: {what}"),
+            Error::Refused(refusal) => write!(f, "the upstream refused the request: {}", refusal.inside),
             Error::Upstream(what) => write!(f, "the upstream failed: {what}"),
             Error::Timeout(what) => write!(f, "{what} took too long"),
             Error::Store(error) => write!(f, "the session store failed: {error}"),

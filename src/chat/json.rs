@@ -22,6 +22,25 @@ pub fn parse(bytes: &[u8]) -> Result<Value, String> {
     Ok(value)
 }
 
+/// The deepest nesting of arrays and objects in a text that may not be JSON at all.
+pub fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest, mut quoted, mut escaped) = (0usize, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
 #[derive(Clone, Copy)]
 struct Strict {
     depth: usize,
@@ -106,6 +125,12 @@ impl<'de> Visitor<'de> for Strict {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn depth_is_counted_outside_of_strings() {
+        assert_eq!(depth(r#"{"a":[1,[2]],"b":"[[[[\"[["}"#), 3);
+        assert_eq!((depth(""), depth("]]["), depth(&"[".repeat(99))), (0, 1, 99));
+    }
 
     #[test]
     fn what_is_doubtful_is_refused() {

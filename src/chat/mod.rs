@@ -11,6 +11,7 @@ pub mod ask;
 pub mod error;
 mod health;
 pub mod json;
+pub mod openai;
 pub mod session;
 pub mod store;
 mod turn;
@@ -20,13 +21,14 @@ pub mod wire;
 pub use health::{Health, Watch};
 pub use turn::{Delta, Performance, Reply, Turn};
 
-use ask::{Ask, ModeChange};
+use ask::{Ask, Invalid, ModeChange};
+use bytes::Bytes;
 use error::Error;
 use session::{Mode, Principal, SessionKey, SessionRef};
 use std::sync::Arc;
 use store::Store;
 use tokio::sync::watch;
-use upstream::{Call, Limits, Target, Upstream};
+use upstream::{Call, Limits, Relayed, Target, Upstream};
 use wire::Message;
 
 /// What a worker's chat is made of.
@@ -103,6 +105,44 @@ impl Chat {
                 opened => return opened,
             }
         }
+    }
+
+    /// Looks at a body of `/v1` under this chat's rules.
+    ///
+    /// # Errors
+    /// See [`Invalid`].
+    pub fn read(&self, body: Bytes) -> Result<openai::Ask, Invalid> {
+        openai::Ask::read(body, openai::Rules { own_engine: self.plan.engine, model: self.plan.model.as_deref() })
+    }
+
+    /// Passes a client's own request on to the model; nothing is stored.
+    ///
+    /// # Errors
+    /// The upstream's before its first event.
+    pub async fn relay(&self, ask: &openai::Ask, call: &Call) -> Result<Relayed, Error> {
+        self.health.check_engine()?;
+        let mut ending = self.ending.clone();
+        tokio::select! {
+            biased;
+            relayed = self.upstream.relay(&ask.body, ask.stream, call, self.ending.clone()) => {
+                self.health.saw(relayed.as_ref().err());
+                relayed
+            }
+            _ = ending.wait_for(|ending| *ending) => Err(Error::Stopping),
+        }
+    }
+
+    /// The models that a client may ask for, as JSON: the configured one, or those that the upstream tells.
+    ///
+    /// # Errors
+    /// The upstream's.
+    pub async fn models(&self, call: &Call) -> Result<Bytes, Error> {
+        if let Some(model) = &self.plan.model {
+            let list = serde_json::to_vec(&wire::Models::one(model, 0));
+            return list.map(Bytes::from).map_err(|error| Error::Upstream(error.to_string()));
+        }
+        self.health.check_engine()?;
+        self.upstream.models(call).await
     }
 
     /// A session's context mode.

@@ -76,6 +76,11 @@ impl Principal {
         Principal(bytes)
     }
 
+    /// The holder of a verified API key, wherever he asks from; `id` is the key's.
+    pub fn key(id: &str) -> Principal {
+        Principal(format!("key {id}").into_bytes())
+    }
+
     /// As the store keeps it; never empty.
     pub fn bytes(&self) -> &[u8] {
         &self.0

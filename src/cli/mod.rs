@@ -1,8 +1,19 @@
 //! Commands for the operator that talk to a running server or filter text; beside `config` at the top of the ladder.
 
+mod ask;
+pub mod audit;
+pub mod chat;
+pub mod key;
+pub mod logs;
+pub mod order;
+pub mod server;
+pub mod sessions;
+mod table;
+
 use crate::listener::Address;
+use server::reachable;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -29,16 +40,6 @@ pub fn healthcheck(address: &Address) -> Result<(), String> {
         }
     };
     if status.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(format!("{address} answered {status}")) }
-}
-
-/// A wildcard address is asked at its loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 fn ask(mut stream: impl Read + Write) -> io::Result<String> {

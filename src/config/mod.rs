@@ -21,9 +21,12 @@ pub use plan::Plan;
 pub use show::table;
 
 use crate::listener::Address;
+use crate::log::Destination;
+use crate::log::rotate::APP_LOG;
 use problem::Problems;
 use raw::{Environment, Flags, Raw};
 use std::ffi::OsString;
+use std::path::PathBuf;
 use values::Values;
 
 /// Everything that a load needs, kept so that a reload can read the files again.
@@ -53,11 +56,38 @@ impl Sources {
         plan::addresses(&mut Values { raw: &raw, problems: &mut problems })
     }
 
+    /// `API_KEYS_FILE`.
+    pub fn keys_file(&self) -> Option<PathBuf> {
+        let mut problems = Problems::default();
+        let raw = self.raw(&mut problems);
+        Values { raw: &raw, problems: &mut problems }.path("api_keys_file")
+    }
+
+    /// The socket that the server's operators talk to.
+    pub fn control_socket(&self) -> PathBuf {
+        let mut problems = Problems::default();
+        let raw = self.raw(&mut problems);
+        plan::control_socket(&Values { raw: &raw, problems: &mut problems })
+    }
+
     /// The operator's own patterns of secrets.
     pub fn secret_patterns(&self) -> Vec<String> {
         let mut problems = Problems::default();
         let raw = self.raw(&mut problems);
         Values { raw: &raw, problems: &mut problems }.texts("log_redact")
+    }
+
+    /// The log files that there can be: `app.log`, then the access and the error file.
+    pub fn log_files(&self) -> Vec<PathBuf> {
+        let mut problems = Problems::default();
+        let raw = self.raw(&mut problems);
+        let mut logs = plan::logs(&mut Values { raw: &raw, problems: &mut problems });
+        let others = [&mut logs.access, &mut logs.error].map(|other| std::mem::replace(other, Destination::Off));
+        let named = others.into_iter().filter_map(|other| match other {
+            Destination::File(path) => Some(path),
+            Destination::Stream | Destination::Off => None,
+        });
+        std::iter::once(logs.dir.join(APP_LOG)).chain(named).collect()
     }
 
     /// What is written, without a meaning yet.

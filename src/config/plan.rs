@@ -4,9 +4,9 @@ use super::problem::Problems;
 use super::raw::Raw;
 use super::values::Values;
 use crate::chat::upstream::connector::Place;
-use crate::chat::upstream::{Limits, Target};
+use crate::chat::upstream::{Limits, TARGETS_MAX, Target};
 use crate::limit::{self, Trusted};
-use crate::listener::Address;
+use crate::listener::{Address, Wanted};
 use crate::sys::process;
 use crate::{chat, engine, http, log, master, worker};
 use http_types::HeaderValue;
@@ -29,12 +29,6 @@ const DESCRIPTORS_BESIDE: u64 = 256;
 
 /// Everything that `serve` needs.
 pub struct Plan {
-    /// Where to listen.
-    pub addresses: Vec<Address>,
-    /// See the setting.
-    pub backlog: i32,
-    /// Of Unix sockets.
-    pub umask: Option<u32>,
     /// The master's.
     pub master: master::Plan,
     /// Written with the master's process id.
@@ -61,14 +55,16 @@ pub fn resolve(
     let upstreams = upstreams(&mut values);
     let engine = if upstreams.is_empty() { engine(&mut values, omp) } else { None };
     let log = logs(&mut values);
-    let worker = worker_plan(&mut values, &shape, upstreams, engine.as_ref(), engine_socket, &log);
+    let mut worker = worker_plan(&mut values, &shape, upstreams, engine.as_ref(), engine_socket, &log);
     let identity = identity(&mut values);
     let addresses = addresses(&mut values);
+    worker.http.auth = keys(&mut values, &addresses, worker.limits.as_mut());
     let backlog = values.count("backlog") as i32;
     let umask = umask(&mut values);
     let mended = vec![("OMP_NUM_THREADS", omp.to_string()), ("MKL_NUM_THREADS", mkl.to_string())];
     log_places(&log, identity, &mut values);
     let descriptors = worker.connections_max + DESCRIPTORS_BESIDE;
+    let control = control_socket(&values);
     let (pidfile, chdir) = (values.path("pid"), values.path("chdir"));
     if !problems.errors().is_empty() {
         return None;
@@ -78,14 +74,16 @@ pub fn resolve(
     let shape = master::Shape { engine: engine.as_ref().map(fingerprint), ..shape };
     let master = master::Plan {
         shape,
+        listen: Wanted { addresses, backlog, umask },
         worker,
         log,
         engine,
+        control,
         identity,
         environment: child_environment(environment, &mended),
         warnings: warnings.collect(),
     };
-    Some(Plan { addresses, backlog, umask, master, pidfile, chdir, descriptors, mended })
+    Some(Plan { master, pidfile, chdir, descriptors, mended })
 }
 
 fn shape(values: &mut Values<'_>) -> master::Shape {
@@ -130,7 +128,8 @@ fn engine(values: &mut Values<'_>, threads: u32) -> Option<engine::Settings> {
 }
 
 /// Where `bin/model` puts it.
-fn installed_model(raw: &Raw) -> Option<PathBuf> {
+/// The model that `bin/model` put into the cache, when it is there.
+pub fn installed_model(raw: &Raw) -> Option<PathBuf> {
     let cache = match (raw.variable("CHATCORN_CACHE"), raw.variable("XDG_CACHE_HOME"), raw.variable("HOME")) {
         (Some(own), _, _) => PathBuf::from(own),
         (None, Some(cache), _) => Path::new(cache).join("chatcorn"),
@@ -144,6 +143,9 @@ fn installed_model(raw: &Raw) -> Option<PathBuf> {
 fn upstreams(values: &mut Values<'_>) -> Vec<Target> {
     let source = values.source("chat_upstream");
     let mut targets = Vec::new();
+    if values.texts("chat_upstream").len() > TARGETS_MAX {
+        values.problems.error(&source, format!("at most {TARGETS_MAX} upstreams"));
+    }
     for text in values.texts("chat_upstream") {
         let hugging_face = text == "huggingface";
         let key = if hugging_face { values.text("hf_token") } else { values.text("chat_upstream_api_key") };
@@ -164,13 +166,14 @@ fn target(url: &str, key: Option<&str>) -> Result<Target, String> {
     bearer.iter_mut().for_each(|bearer| bearer.set_sensitive(true));
     if let Some(path) = url.strip_prefix("unix:") {
         let place = Place::Unix(PathBuf::from(path));
-        return Ok(Target { place, authority: "localhost".into(), base_path: "/v1".into(), bearer });
+        return Ok(Target { place, authority: "localhost".into(), base_path: "/v1".into(), bearer, own: false });
     }
-    let Some(rest) = url.strip_prefix("http://") else {
-        return Err(format!(
-            "{:?}: write http://host:port/v1 or unix:/path (https is not built yet)",
-            without_userinfo(url)
-        ));
+    let (tls, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+        (Some(rest), _) => (false, rest),
+        (None, Some(rest)) => (true, rest),
+        (None, None) => {
+            return Err(format!("{:?}: write http(s)://host:port/v1 or unix:/path", without_userinfo(url)));
+        }
     };
     let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
     let authority: http_types::uri::Authority =
@@ -178,10 +181,14 @@ fn target(url: &str, key: Option<&str>) -> Result<Target, String> {
     if authority.as_str().contains('@') {
         return Err("a key in the URL ends up in logs: set CHAT_UPSTREAM_API_KEY".to_owned());
     }
-    let place = Place::Tcp(authority.host().trim_matches(['[', ']']).to_owned(), authority.port_u16().unwrap_or(80));
+    let host = authority.host().trim_matches(['[', ']']).to_owned();
+    let place = match tls {
+        true => Place::Tls(host, authority.port_u16().unwrap_or(443)),
+        false => Place::Tcp(host, authority.port_u16().unwrap_or(80)),
+    };
     let base_path = format!("/{}", path.trim_matches('/'));
     let base_path = if base_path == "/" { "/v1".to_owned() } else { base_path };
-    Ok(Target { place, authority: authority.to_string(), base_path, bearer })
+    Ok(Target { place, authority: authority.to_string(), base_path, bearer, own: false })
 }
 
 fn without_userinfo(url: &str) -> String {
@@ -232,7 +239,56 @@ fn http_plan(values: &mut Values<'_>, shape: &master::Shape, local_model: bool) 
         request_time: shape.request_timeout,
         workers: shape.workers,
         local_model,
+        front: front(values),
+        auth: None,
     }
+}
+
+fn front(values: &mut Values<'_>) -> http::front::Plan {
+    let tls = match (values.path("certfile"), values.path("keyfile")) {
+        (Some(certfile), Some(keyfile)) => match http::tls::load(&certfile, &keyfile) {
+            Ok(config) => Some(config),
+            Err(reason) => {
+                let source = values.source("certfile");
+                values.problems.error(&source, reason);
+                None
+            }
+        },
+        (None, None) => None,
+        _ => {
+            values.problems.failure("TLS needs both certfile and keyfile");
+            None
+        }
+    };
+    let on = |word: Option<String>| word.as_deref() == Some("true");
+    let proxy_protocol = on(values.word("proxy_protocol"));
+    http::front::Plan { tls, proxy_protocol, http2_clear: on(values.word("http2_clear")) }
+}
+
+/// The API keys, and what they change about the limits.
+fn keys(values: &mut Values<'_>, addresses: &[Address], limits: Option<&mut limit::Plan>) -> Option<http::auth::Plan> {
+    let Some(path) = values.path("api_keys_file") else {
+        if let Some(public) = addresses.iter().find(|address| address.is_public()) {
+            let text =
+                format!("{public} is open to everyone: set API_KEYS_FILE, and make keys with `chatcorn key new`");
+            values.problems.advice(text);
+        }
+        return None;
+    };
+    let keys = match http::keys::Keys::read(&path) {
+        Ok(keys) => keys,
+        Err(reason) => {
+            let source = values.source("api_keys_file");
+            values.problems.error(&source, format!("{reason}; `chatcorn key new` makes the file and its first key"));
+            return None;
+        }
+    };
+    if let Some(limits) = limits {
+        limits.auth =
+            values.parsed("rate_limit_auth", |text| limit::quota::parse(text).map_err(|error| error.to_string()));
+        limits.keys = keys.quotas();
+    }
+    Some(http::auth::Plan { path, keys: std::sync::Arc::new(keys) })
 }
 
 fn trusted(values: &mut Values<'_>) -> Trusted {
@@ -256,6 +312,8 @@ fn limits(values: &mut Values<'_>) -> Option<limit::Plan> {
         default,
         chat,
         initialize,
+        auth: Vec::new(),
+        keys: Vec::new(),
         mode: match values.word("rate_limit_endpoint_mode").as_deref() {
             Some("replace") => limit::Mode::Replace,
             _ => limit::Mode::Add,
@@ -293,6 +351,7 @@ fn chat_plan(
             authority: "localhost".into(),
             base_path: "/v1".into(),
             bearer: None,
+            own: true,
         }],
         None => upstreams,
     };
@@ -343,7 +402,7 @@ fn store(values: &mut Values<'_>) -> chat::store::Plan {
     chat::store::Plan { path, ttl: Duration::from_secs(days * 86_400) }
 }
 
-fn logs(values: &mut Values<'_>) -> log::Plan {
+pub(super) fn logs(values: &mut Values<'_>) -> log::Plan {
     let format = match values.word("log_format").as_deref() {
         Some("text") => log::Format::Text,
         Some(_) => log::Format::Json,
@@ -358,10 +417,10 @@ fn logs(values: &mut Values<'_>) -> log::Plan {
         level: level(values.word("log_level").as_deref()),
         format,
         access_format: values.text("access_logformat").filter(|atoms| !atoms.is_empty()),
-        client: if values.word("log_client").as_deref() == Some("full") {
-            log::Client::Full
-        } else {
-            log::Client::Hashed
+        client: match values.word("log_client").as_deref() {
+            Some("full") => log::Client::Full,
+            Some("off") => log::Client::Off,
+            _ => log::Client::Hashed,
         },
         patterns: values.texts("log_redact"),
     }
@@ -422,6 +481,26 @@ fn parsed(values: &mut Values<'_>, key: &str, texts: Vec<String>) -> Vec<Address
     addresses
 }
 
+/// The operators' socket, the same for the server and for the commands that are run where it runs.
+pub fn control_socket(values: &Values<'_>) -> PathBuf {
+    let base = values.path("chdir").or_else(|| std::env::current_dir().ok()).unwrap_or_default();
+    let base = base.canonicalize().unwrap_or(base);
+    if let Some(path) = values.path("control_socket") {
+        return base.join(path);
+    }
+    // systemd separates several directories by colons.
+    let variable = |name| values.raw.variable(name).and_then(|text| text.split(':').next()).map(PathBuf::from);
+    match variable("RUNTIME_DIRECTORY").or_else(|| variable("STATE_DIRECTORY")) {
+        Some(directory) => directory.join("control.sock"),
+        None => {
+            let mut hasher = siphasher::sip::SipHasher13::new();
+            base.hash(&mut hasher);
+            let user = PathBuf::from(format!("/tmp/chatcorn-{}", process::uid()));
+            user.join(format!("{:016x}.sock", hasher.finish()))
+        }
+    }
+}
+
 fn umask(values: &mut Values<'_>) -> Option<u32> {
     let text = values.text("umask").filter(|text| !text.is_empty())?;
     let mode = u32::from_str_radix(text.trim_start_matches("0o"), 8).ok().filter(|mode| *mode <= 0o777);
@@ -464,8 +543,9 @@ mod tests {
         assert_eq!((vllm.place, vllm.base_path.as_str()), (Place::Tcp("10.0.0.5".into(), 8000), "/v1"));
         assert!(vllm.bearer.is_some_and(|bearer| bearer.is_sensitive()));
         assert_eq!(target("http://h", None).unwrap().place, Place::Tcp("h".into(), 80));
+        assert_eq!(target("https://h/v1", None).unwrap().place, Place::Tls("h".into(), 443));
         assert_eq!(target("unix:/run/e.sock", None).unwrap().place, Place::Unix("/run/e.sock".into()));
-        for bad in ["h:80", "http://", "http://u:secret@h/", "ftp://u:secret@h/", "https://h/v1"] {
+        for bad in ["h:80", "http://", "http://u:secret@h/", "ftp://u:secret@h/", "https://u:secret@h/v1"] {
             let error = target(bad, None).unwrap_err();
             assert!(!error.contains("secret"), "{error}");
         }

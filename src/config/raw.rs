@@ -48,8 +48,33 @@ pub struct Flags {
     pub values: BTreeMap<&'static str, Vec<String>>,
     /// `--config`.
     pub config_file: Option<PathBuf>,
+    /// Of `chatcorn key`.
+    pub key: KeyFlags,
     /// `--env-file`.
     pub env_file: Option<PathBuf>,
+    /// The running server that `chat` and `audit` are about.
+    pub url: Option<String>,
+    /// `audit --json`
+    pub json: bool,
+    /// `audit --try-limit`
+    pub try_limit: bool,
+    /// `chatcorn logs -f`.
+    pub follow: bool,
+    /// The other options of `chatcorn logs`, by name.
+    pub reading: BTreeMap<&'static str, String>,
+}
+
+/// What `chatcorn key` is given.
+#[derive(Clone, Debug, Default)]
+pub struct KeyFlags {
+    /// `new --name`
+    pub name: String,
+    /// `new --expires-days`
+    pub expires_days: Option<u64>,
+    /// `new --quota`
+    pub quota: Option<String>,
+    /// `revoke ID`
+    pub id: String,
 }
 
 /// The kept environment, as name and value.

@@ -107,12 +107,18 @@ pub const SETTINGS: &[Setting] = &[
     one(HTTP, "limit_head", "LIMIT_HEAD", "limit-head", Bytes(8192, 1 << 20), "64KiB", "longest head of a request, whole"),
     one(HTTP, "limit_body", "LIMIT_BODY", "limit-body", Bytes(1024, 1 << 30), "1MiB", "longest request body"),
     one(HTTP, "forwarded_allow_ips", "FORWARDED_ALLOW_IPS", "forwarded-allow-ips", Text, "127.0.0.1,::1", "proxies (addresses or CIDRs) whose X-Forwarded-For is believed"),
+    one(HTTP, "api_keys_file", "API_KEYS_FILE", "api-keys-file", Path, "", "file of API keys (chatcorn key new); when it is set, every /api and /v1 request needs one"),
+    one(HTTP, "certfile", "CERTFILE", "certfile", Path, "", "certificate chain (PEM): TLS, with HTTP/2 for clients that ask; reread on reload"),
+    one(HTTP, "keyfile", "KEYFILE", "keyfile", Path, "", "the certificate's key (PEM)"),
+    one(HTTP, "http2_clear", "HTTP2_CLEAR", "http2-clear", OneOf(&["true", "false"]), "false", "HTTP/2 without TLS, for clients that begin with it"),
+    one(HTTP, "proxy_protocol", "PROXY_PROTOCOL", "proxy-protocol", OneOf(&["true", "false"]), "false", "expect a PROXY header (v1 or v2), from forwarded_allow_ips only"),
     many(one(HTTP, "cors_origins", "CORS_ORIGINS", "", Text, "*", "origins that browsers may call from, never with credentials")),
 
     one(LIMITS, "rate_limit_enabled", "RATE_LIMIT_ENABLED", "", OneOf(&["true", "false"]), "true", "limit requests"),
     one(LIMITS, "rate_limit_default", "RATE_LIMIT_DEFAULT", "", Text, "200 per day;50 per hour;10 per minute", "quotas of each client"),
     one(LIMITS, "rate_limit_chat", "RATE_LIMIT_CHAT", "", Text, "10 per minute", "quotas of /api/chat, besides"),
     one(LIMITS, "rate_limit_initialize", "RATE_LIMIT_INITIALIZE", "", Text, "5 per minute", "quotas of /api/initialize, besides"),
+    one(LIMITS, "rate_limit_auth", "RATE_LIMIT_AUTH", "", Text, "10 per minute", "quotas of an address's attempts with a missing or wrong API key"),
     one(LIMITS, "rate_limit_endpoint_mode", "RATE_LIMIT_ENDPOINT_MODE", "", OneOf(&["add", "replace"]), "add", "whether an endpoint's quotas hold besides the client's or in their place"),
     one(LIMITS, "rate_limit_fallback", "RATE_LIMIT_FALLBACK", "", Text, "local", "who decides while Redis is away: local, divide:MACHINES, open, closed"),
     one(LIMITS, "rate_limit_dry_run", "RATE_LIMIT_DRY_RUN", "", OneOf(&["true", "false"]), "false", "count and tell, refuse nobody"),
@@ -129,7 +135,7 @@ pub const SETTINGS: &[Setting] = &[
     one(LOGS, "access_logformat", "ACCESS_LOGFORMAT", "access-logformat", Text, "", "gunicorn's atoms, in text format"),
     one(LOGS, "log_level", "LOG_LEVEL", "log-level", OneOf(&["debug", "info", "warning", "error", "critical"]), "info", "least level that is logged"),
     one(LOGS, "log_format", "LOG_FORMAT", "log-format", OneOf(&["json", "text"]), "", "json, or text for people (a terminal gets text)"),
-    one(LOGS, "log_client", "LOG_CLIENT", "log-client", OneOf(&["hashed", "full"]), "hashed", "how the access log names a client"),
+    one(LOGS, "log_client", "LOG_CLIENT", "log-client", OneOf(&["hashed", "full", "off"]), "hashed", "how the access log names a client"),
     many(one(LOGS, "log_redact", "LOG_REDACT", "", Text, "", "more patterns (regular expressions) that no log may show")),
 
     one(CHAT, "model", "MODEL", "model", Path, "", "the GGUF model; default: the one that bin/model installed"),
@@ -155,6 +161,7 @@ pub const SETTINGS: &[Setting] = &[
     one(PROCESS, "group", "CHATCORN_GROUP", "group", Text, "", "group that every child runs as"),
     one(PROCESS, "umask", "CHATCORN_UMASK", "umask", Text, "", "octal mode mask of a Unix socket; default 177"),
     one(PROCESS, "pid", "PIDFILE", "pid", Path, "", "file for the master's process id"),
+    one(PROCESS, "control_socket", "CONTROL_SOCKET", "control-socket", Path, "", "socket for chatcorn status, reload, stop; default: below $RUNTIME_DIRECTORY, $STATE_DIRECTORY or a directory of this user"),
     one(PROCESS, "chdir", "CHATCORN_CHDIR", "chdir", Path, "", "directory to work in"),
 ];
 

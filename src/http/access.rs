@@ -86,6 +86,11 @@ impl Access {
         &self.id
     }
 
+    /// True when the head that stands behind a refusal asked for something below `/v1/`.
+    pub fn below_v1(&self) -> bool {
+        self.ledger.below_v1()
+    }
+
     /// Bytes of the response's body went out.
     pub fn sent(&mut self, bytes: usize) {
         if self.first_byte.is_none() {
@@ -112,7 +117,11 @@ impl Drop for Access {
             client: self.client,
             method: self.method.as_str(),
             path: self.uri.path(),
-            protocol: if self.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            protocol: match self.version {
+                Version::HTTP_10 => "HTTP/1.0",
+                Version::HTTP_2 => "HTTP/2.0",
+                _ => "HTTP/1.1",
+            },
             status: self.status,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,

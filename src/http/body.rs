@@ -1,9 +1,13 @@
 //! Bodies: a request's, read with its limits, and a response's, which carries the access record to its end.
 
 use super::access::Access;
+use super::events;
 use super::fault::{Code, Fault};
-use super::strict::Ledger;
-use bytes::Bytes;
+use super::head::Refusal;
+use super::ids::Id;
+use super::strict::{Ledger, Times};
+use crate::chat::upstream::Relay;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body::{Frame, SizeHint};
@@ -12,8 +16,10 @@ use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Bytes of request bodies that one worker holds at once (`OPERATIONS.md`).
 const HELD_BYTES_MAX: u64 = 64 << 20;
@@ -30,6 +36,7 @@ enum Content {
     Empty,
     Whole(Bytes),
     Stream(mpsc::Receiver<Bytes>),
+    Relay(Box<Relay>, Id),
 }
 
 impl Body {
@@ -47,6 +54,11 @@ impl Body {
     pub fn stream() -> (mpsc::Sender<Bytes>, Body) {
         let (sender, receiver) = mpsc::channel(STREAM_PIECES_MAX);
         (sender, Body { content: Content::Stream(receiver), access: None })
+    }
+
+    /// An upstream's events, as they come; the id is for the log.
+    pub fn relay(relay: Box<Relay>, id: Id) -> Body {
+        Body { content: Content::Relay(relay, id), access: None }
     }
 
     /// The access record ends with this body, or when it is dropped.
@@ -77,9 +89,11 @@ impl http_body::Body for Body {
                 }
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            Content::Stream(receiver) => match receiver.poll_recv(cx) {
-                Poll::Ready(piece) => piece,
-                Poll::Pending => return Poll::Pending,
+            Content::Stream(receiver) => ready!(receiver.poll_recv(cx)),
+            Content::Relay(relay, id) => match ready!(relay.poll_next(cx)) {
+                Some(Err(error)) => Some(events::error_chunk(error, id.text())),
+                Some(Ok(events)) => Some(events),
+                None => None,
             },
         };
         match next {
@@ -99,7 +113,7 @@ impl http_body::Body for Body {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Stream(_) => SizeHint::default(),
+            Content::Stream(_) | Content::Relay(..) => SizeHint::default(),
         }
     }
 }
@@ -132,9 +146,16 @@ impl Intake {
             return Err(self.too_large());
         }
         let _held = self.hold(announced.unwrap_or(self.bytes_max))?;
-        let reading = Limited::new(body, usize::try_from(self.bytes_max).unwrap_or(usize::MAX)).collect();
-        match (reading.await, ledger.refusal()) {
-            (Ok(whole), _) => Ok(whole.to_bytes()),
+        let body = Limited::new(body, usize::try_from(self.bytes_max).unwrap_or(usize::MAX));
+        let read = match ledger.reader_times() {
+            None => body.collect().await.map(|whole| whole.to_bytes()),
+            Some(times) => match timed(body, times).await {
+                Some(read) => read,
+                None => return Err(Fault::from(Refusal::BodyTimeout)),
+            },
+        };
+        match (read, ledger.refusal()) {
+            (Ok(whole), _) => Ok(whole),
             (Err(error), _) if error.is::<LengthLimitError>() => Err(self.too_large()),
             (Err(_), Some(refusal)) => Err(Fault::from(refusal)),
             (Err(error), None) => {
@@ -153,6 +174,24 @@ impl Intake {
         match self.held.fetch_add(bytes, Relaxed) + bytes <= HELD_BYTES_MAX {
             true => Ok(held),
             false => Err(Fault::new(Code::Overloaded, "Too many uploads at once. Try again shortly.").retry_after(1)),
+        }
+    }
+}
+
+/// Reads a body that no sweeper watches; `None`: it is too slow.
+async fn timed(
+    mut body: Limited<Incoming>,
+    times: &Times,
+) -> Option<Result<Bytes, Box<dyn std::error::Error + Send + Sync>>> {
+    let began = Instant::now();
+    let mut whole = BytesMut::new();
+    loop {
+        let limit_ms = times.body_ms_max + whole.len() as u64 / 1024 * times.per_kib_ms;
+        let limit = began + Duration::from_millis(limit_ms.min(times.whole_ms_max));
+        match tokio::time::timeout_at(limit, body.frame()).await.ok()? {
+            None => return Some(Ok(whole.freeze())),
+            Some(Err(error)) => return Some(Err(error)),
+            Some(Ok(frame)) => whole.extend_from_slice(frame.data_ref().map_or(&[], Bytes::as_ref)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A turn as Server-Sent Events, pumped by a task of its own.
 
 use super::body::Body;
-use super::fault::Fault;
+use super::fault::{Fault, Shape};
 use super::ids::Id;
 use crate::chat::error::Error;
 use crate::chat::{Delta, Turn};
@@ -66,10 +66,19 @@ fn event(name: &str, data: &impl Serialize) -> Bytes {
 }
 
 fn failure(error: Error, id: &str) -> Bytes {
+    ended(b"event: error\ndata: ", error, id, Shape::Own)
+}
+
+/// The last chunk of a `/v1` stream that failed: the libraries raise on it.
+pub fn error_chunk(error: Error, id: &str) -> Bytes {
+    ended(b"data: ", error, id, Shape::OpenAi)
+}
+
+fn ended(start: &[u8], error: Error, id: &str, shape: Shape) -> Bytes {
     let fault = Fault::from(error);
     log_fault(&fault, id);
-    let mut bytes = b"event: error\ndata: ".to_vec();
-    bytes.extend_from_slice(&fault.body(id));
+    let mut bytes = start.to_vec();
+    bytes.extend_from_slice(&fault.body(id, shape));
     bytes.extend_from_slice(b"\n\n");
     Bytes::from(bytes)
 }

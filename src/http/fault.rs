@@ -2,7 +2,7 @@
 
 use super::head::Refusal;
 use crate::chat::ask::Invalid;
-use crate::chat::error::Error;
+use crate::chat::error::{Error, Refusal as Refused};
 use crate::chat::store::StoreError;
 use bytes::Bytes;
 use http::StatusCode;
@@ -14,6 +14,9 @@ const STORE_RETRY_S: u64 = 2;
 /// Seconds that a client is told to wait for a model that is not there.
 const MODEL_RETRY_S: u64 = 3;
 
+/// The longest wait that OpenAI's libraries take from `Retry-After`.
+const RETRY_S_MAX: u64 = 60;
+
 /// The stable names of `API.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -23,6 +26,10 @@ pub enum Code {
     InvalidRequest,
     /// 400: the conversation does not fit into the model.
     ContextLength,
+    /// 401
+    Unauthorized,
+    /// 403
+    Forbidden,
     /// 404
     NotFound,
     /// 405
@@ -63,6 +70,8 @@ impl Code {
             Code::InvalidJson => (400, "invalid_json"),
             Code::InvalidRequest => (400, "invalid_request"),
             Code::ContextLength => (400, "context_length_exceeded"),
+            Code::Unauthorized => (401, "unauthorized"),
+            Code::Forbidden => (403, "forbidden"),
             Code::NotFound => (404, "not_found"),
             Code::MethodNotAllowed => (405, "method_not_allowed"),
             Code::PayloadTooLarge => (413, "payload_too_large"),
@@ -78,6 +87,22 @@ impl Code {
     }
 }
 
+/// Whose error bodies: those of `/v1` are OpenAI's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// `/api` and everything else.
+    Own,
+    /// `/v1`
+    OpenAi,
+}
+
+impl Shape {
+    /// The shape below this path.
+    pub fn of(path: &str) -> Shape {
+        if path.starts_with("/v1/") { Shape::OpenAi } else { Shape::Own }
+    }
+}
+
 /// A failure on its way to a response.
 #[derive(Debug)]
 pub struct Fault {
@@ -90,9 +115,11 @@ pub struct Fault {
     /// `Retry-After`, in seconds.
     pub retry_after_s: Option<u64>,
     /// The limits that a 429 ran into.
-    pub limit: Option<String>,
+    pub limit: Option<Box<str>>,
     /// `Allow` of a 405.
     pub allow: Option<&'static str>,
+    /// The field that is wrong.
+    pub param: Option<Box<str>>,
     /// The connection cannot be used again.
     pub close: bool,
 }
@@ -107,6 +134,7 @@ impl Fault {
             retry_after_s: None,
             limit: None,
             allow: None,
+            param: None,
             close: false,
         }
     }
@@ -129,6 +157,17 @@ impl Fault {
         self
     }
 
+    /// No key, or nobody's.
+    pub fn unauthorized() -> Fault {
+        let text = "An API key is needed: send it as Authorization: Bearer KEY or X-API-Key: KEY.";
+        Fault::new(Code::Unauthorized, text)
+    }
+
+    /// A key that was good once.
+    pub fn forbidden() -> Fault {
+        Fault::new(Code::Forbidden, "This API key has expired or was revoked. Ask the operator for a new one.")
+    }
+
     /// No endpoint has this path.
     pub fn not_found() -> Fault {
         Fault::new(Code::NotFound, "There is nothing here. GET / lists the endpoints.")
@@ -143,11 +182,44 @@ impl Fault {
     /// A limit is full.
     pub fn rate_limited(limit: String, retry_after_s: u64) -> Fault {
         let text = format!("Too many requests ({limit}). Try again in {retry_after_s} s.");
-        Fault { limit: Some(limit), ..Fault::new(Code::RateLimited, text) }.retry_after(retry_after_s)
+        Fault { limit: Some(limit.into()), ..Fault::new(Code::RateLimited, text) }.retry_after(retry_after_s)
     }
 
     /// As the body of a response or the data of an error event.
-    pub fn body(&self, request_id: &str) -> Bytes {
+    pub fn body(&self, request_id: &str, shape: Shape) -> Bytes {
+        match shape {
+            Shape::Own => self.own_body(request_id),
+            Shape::OpenAi => {
+                let (kind, code) = (self.openai_type(), self.code.as_str());
+                let error = json!({"message": self.outside, "type": kind, "param": self.param, "code": code});
+                Bytes::from(json!({ "error": error }).to_string())
+            }
+        }
+    }
+
+    /// The types of OpenAI's own errors (its guide "Error codes").
+    fn openai_type(&self) -> &'static str {
+        match self.code.status().as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            429 => "rate_limit_error",
+            400..=499 => "invalid_request_error",
+            _ => "server_error",
+        }
+    }
+
+    /// Whether a client that asks again by itself should: OpenAI's libraries go by `x-should-retry`. They wait for a
+    /// minute at most, and an answer that took too long would do so again.
+    pub fn should_retry(&self) -> Option<&'static str> {
+        match (self.code.status().as_u16(), self.retry_after_s) {
+            (504, _) => Some("false"),
+            (_, Some(seconds)) if seconds > RETRY_S_MAX => Some("false"),
+            (_, Some(_)) => Some("true"),
+            (_, None) => None,
+        }
+    }
+
+    fn own_body(&self, request_id: &str) -> Bytes {
         let mut body = json!({
             "success": false,
             "error": self.code.as_str(),
@@ -172,7 +244,9 @@ impl From<Invalid> for Fault {
     fn from(invalid: Invalid) -> Fault {
         match invalid {
             Invalid::Json(reason) => Fault::new(Code::InvalidJson, format!("The body is not valid JSON: {reason}.")),
-            Invalid::Field { field, rule } => Fault::new(Code::InvalidRequest, format!("{field} {rule}.")),
+            Invalid::Field { field, rule } => {
+                Fault { param: Some(field.into()), ..Fault::new(Code::InvalidRequest, format!("{field} {rule}.")) }
+            }
         }
     }
 }
@@ -190,6 +264,7 @@ impl From<Error> for Fault {
                 Code::ContextLength,
                 "The conversation is longer than the model can read. Send less history or a shorter message.",
             ),
+            Error::Refused(refusal) => refused(*refusal),
             Error::Upstream(_) => Fault::new(Code::Upstream, "The model could not answer. Try again."),
             Error::Timeout(_) => Fault::new(Code::Timeout, "The answer took too long. Try again, or ask for less."),
             Error::Stopping => Fault::new(Code::NotReady, "The server is stopping. Try again.").retry_after(1),
@@ -197,6 +272,16 @@ impl From<Error> for Fault {
         };
         fault.inside(inside)
     }
+}
+
+fn refused(refusal: Refused) -> Fault {
+    let (code, said) = match refusal.unknown_model {
+        true => (Code::NotFound, "The model does not exist here. GET /v1/models lists those that do."),
+        false => (Code::InvalidRequest, "The model does not accept this request. Check its fields."),
+    };
+    let param = if refusal.unknown_model { Some("model".to_owned()) } else { refusal.param };
+    let outside = refusal.message.map_or(Cow::Borrowed(said), Cow::Owned);
+    Fault { param: param.map(Into::into), ..Fault::new(code, outside) }
 }
 
 impl From<StoreError> for Fault {
@@ -219,7 +304,7 @@ mod tests {
             Error::ContextLength("sk-secret".into()),
         ] {
             let fault = Fault::from(error);
-            let body = String::from_utf8(fault.body("r1").to_vec()).unwrap();
+            let body = String::from_utf8(fault.body("r1", Shape::Own).to_vec()).unwrap();
             assert!(!body.contains("sk-secret") && !body.contains("10.1.2.3"), "{body}");
             assert!(fault.inside.unwrap().contains("sk-secret"));
         }
@@ -237,8 +322,12 @@ mod tests {
     #[test]
     fn a_body_has_the_four_fields() {
         let fault = Fault::from(Invalid::Field { field: "message", rule: "is \"required\"".into() });
-        let body: serde_json::Value = serde_json::from_slice(&fault.body("r1")).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&fault.body("r1", Shape::Own)).unwrap();
         let expected = json!({"success": false, "error": "invalid_request", "message": "message is \"required\".", "request_id": "r1"});
+        assert_eq!(body, expected);
+        let body: serde_json::Value = serde_json::from_slice(&fault.body("r1", Shape::OpenAi)).unwrap();
+        let expected = json!({"error": {"message": "message is \"required\".", "type": "invalid_request_error",
+            "param": "message", "code": "invalid_request"}});
         assert_eq!(body, expected);
     }
 }

@@ -72,7 +72,7 @@ impl Headers {
     /// What a preflight's answer adds.
     pub fn preflight(&self, map: &mut HeaderMap) {
         map.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, POST, OPTIONS"));
-        let allowed = "Authorization, Content-Type, X-Request-Id, Traceparent";
+        let allowed = "Authorization, Content-Type, X-API-Key, X-Request-Id, Traceparent";
         map.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
         map.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     }

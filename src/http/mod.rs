@@ -10,19 +10,27 @@
 //! Deliberately absent: a router library (there are seven endpoints), and any state that outlives the worker.
 
 pub mod access;
+pub mod auth;
 pub mod body;
 pub mod connection;
 mod events;
 pub mod fault;
+pub mod front;
+mod h2;
 pub mod head;
 pub mod headers;
 pub mod ids;
+pub mod keys;
 pub mod leaving;
 pub mod metrics;
+mod openapi;
 pub mod page;
+pub mod proxy;
 pub mod route;
 mod status;
 pub mod strict;
+pub mod tls;
+mod v1;
 
 use crate::board::{Board, Lane, tally};
 use crate::chat::ask::{Ask, ModeChange, check_session_id};
@@ -34,13 +42,14 @@ use crate::listener::Purpose;
 use crate::log::{self, Security};
 use crate::sys::clock;
 use access::Access;
+use auth::{Caller, Denied, Door};
 use body::{Body, Intake};
 use bytes::Bytes;
 use connection::Connections;
-use fault::{Code, Fault};
+use fault::{Code, Fault, Shape};
 use headers::{Base, Headers, REQUEST_ID};
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ids::Ids;
 use leaving::Leaving;
@@ -71,6 +80,10 @@ pub struct Plan {
     pub workers: usize,
     /// True when the model is our own engine.
     pub local_model: bool,
+    /// What stands before the first request.
+    pub front: front::Plan,
+    /// The API keys, where they are on.
+    pub auth: Option<auth::Plan>,
 }
 
 /// The front of one runtime thread.
@@ -81,6 +94,7 @@ pub struct App {
     ids: Ids,
     chat: Chat,
     limiter: Option<Limiter>,
+    door: Option<Arc<Door>>,
     connections: Arc<Connections>,
     lane: Lane,
     slot: usize,
@@ -95,6 +109,7 @@ struct Context<'a> {
     client: Peer,
     ledger: &'a Ledger,
     origin: Option<&'a HeaderValue>,
+    caller: Option<Caller>,
     headers: &'a HeaderMap,
     access: &'a mut Access,
 }
@@ -115,7 +130,21 @@ impl App {
         let intake = Intake::new(plan.body_bytes_max);
         let connections = Arc::new(Connections::default());
         leaving.concerns(connections.clone());
-        Ok(App { headers, intake, ids: Ids::new()?, chat, limiter, connections, lane, slot, board, leaving, plan })
+        let door = plan.auth.as_ref().map(|plan| Arc::new(Door::new(plan)));
+        Ok(App {
+            headers,
+            door,
+            intake,
+            ids: Ids::new()?,
+            chat,
+            limiter,
+            connections,
+            lane,
+            slot,
+            board,
+            leaving,
+            plan,
+        })
     }
 
     /// Ends connections that wait for too long; to be called once a second.
@@ -126,6 +155,11 @@ impl App {
     /// The limiter, for whoever keeps its connection to Redis.
     pub fn limiter(&self) -> Option<&Limiter> {
         self.limiter.as_ref()
+    }
+
+    /// The API keys, for whoever looks after their file.
+    pub fn door(&self) -> Option<&Arc<Door>> {
+        self.door.as_ref()
     }
 
     /// The chat behind it.
@@ -143,14 +177,15 @@ impl App {
         ledger: Arc<Ledger>,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
-        let refusal = ledger.arrived(request.uri().path());
+        let refusal = ledger.arrived(request.uri().path()).or_else(|| h2::refusal(&request, &self.plan.head));
         let client = self.client(peer, request.headers());
         let id = self.ids.of(request.headers());
         let mut access = Access::begin(self.lane, self.slot, address(client), ledger.clone(), id, &request);
         let (head, body) = request.into_parts();
         let origin = head.headers.get(ORIGIN);
         let mut verdict = None;
-        let context = Context { client, ledger: &ledger, origin, headers: &head.headers, access: &mut access };
+        let context =
+            Context { client, ledger: &ledger, origin, caller: None, headers: &head.headers, access: &mut access };
         let answer = match refusal {
             Some(refusal) => Err(Fault::from(refusal)),
             None if purpose == Purpose::Admin => self.operate(&head, &context),
@@ -164,6 +199,9 @@ impl App {
         headers.insert(REQUEST_ID, access.id().header());
         if self.leaving.closing() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if head.version == Version::HTTP_2 && head.method == Method::HEAD {
+            h2::without_body(&mut response);
         }
         access.status = response.status().as_u16();
         Ok(response.map(|body| body.recorded(access)))
@@ -188,19 +226,19 @@ impl App {
         &self,
         head: &http::request::Parts,
         body: Incoming,
-        context: Context<'_>,
+        mut context: Context<'_>,
         verdict: &mut Option<Verdict>,
     ) -> Answer {
         let found = route::find(&head.method, head.uri.path());
         context.access.route = found.map_or(tally::OTHER, Route::number);
-        if let (Some(limiter), Some(endpoint)) = (&self.limiter, limited(found, head.uri.path())) {
-            let client = limiter.client(Identity::Peer(context.client));
-            let made = match limiter.check_now(&client, endpoint, clock::monotonic_ms()) {
-                Some(made) => made,
-                None => Box::pin(limiter.check(&client, endpoint)).await,
-            };
-            context.access.verdict = word(made.outcome);
-            admit(verdict.insert(made), context.client)?;
+        if let Some(endpoint) = limited(found, head.uri.path()) {
+            if let Some(door) = &self.door {
+                context.caller = match door.caller(context.headers) {
+                    Ok(caller) => Some(caller),
+                    Err(denied) => return Err(Box::pin(self.deny(denied, &mut context, verdict)).await),
+                };
+            }
+            self.count(endpoint, &mut context, verdict).await?;
         }
         // hyper moves this future for every request, so what is large and rare has a place of its own.
         match found {
@@ -209,13 +247,52 @@ impl App {
             Ok(Route::Ready) => Ok(Box::pin(self.ready(&context)).await),
             Ok(Route::Root) => Ok(self.root(&context)),
             Ok(Route::Page(file)) => Ok(file.response(self.headers.base(Base::Empty, context.origin), context.headers)),
+            Ok(Route::OpenApi) => Ok(self.ok(Base::Plain, &context, openapi::document())),
             Ok(Route::Preflight) => Ok(self.preflight(&context)),
             Ok(Route::Chat) => Box::pin(self.converse(body, context)).await,
             Ok(Route::Initialize) => Box::pin(self.initialize(context)).await,
             Ok(Route::ModeGet) => Box::pin(self.mode(head.uri.query(), context)).await,
             Ok(Route::ModeSet) => Box::pin(self.set_mode(body, context)).await,
+            Ok(Route::Completions) => Box::pin(self.complete(body, context)).await,
+            Ok(Route::Models) => Box::pin(self.models(context)).await,
             Err(Miss::Path) => Err(Fault::not_found()),
             Err(Miss::Method(allow)) => Err(Fault::method_not_allowed(allow)),
+        }
+    }
+
+    /// One unit of the caller's.
+    async fn count(
+        &self,
+        endpoint: Endpoint,
+        context: &mut Context<'_>,
+        verdict: &mut Option<Verdict>,
+    ) -> Result<(), Fault> {
+        let Some(limiter) = &self.limiter else { return Ok(()) };
+        let client = match &context.caller {
+            Some(caller) => limiter.key(caller.id.as_bytes(), &caller.quota),
+            None => limiter.client(Identity::Peer(context.client)),
+        };
+        let made = match limiter.check_now(&client, endpoint, clock::monotonic_ms()) {
+            Some(made) => made,
+            None => Box::pin(limiter.check(&client, endpoint)).await,
+        };
+        context.access.verdict = word(made.outcome);
+        admit(verdict.insert(made), context.client)
+    }
+
+    /// A request without a good key: logged, and paid for by its address from a quota of its own.
+    async fn deny(&self, denied: Denied, context: &mut Context<'_>, verdict: &mut Option<Verdict>) -> Fault {
+        let (reason, key) = match &denied {
+            Denied::Missing => ("missing", ""),
+            Denied::Wrong => ("wrong", ""),
+            Denied::Ended(id) => ("expired or revoked", id.as_str()),
+        };
+        let fields = [("reason", reason), ("key_id", key), ("request_id", context.access.id().text())];
+        log::security(Security::AuthFailed, address(context.client), &fields);
+        match (self.count(Endpoint::Auth, context, verdict).await, denied) {
+            (Err(limited), _) => limited,
+            (Ok(()), Denied::Ended(_)) => Fault::forbidden(),
+            (Ok(()), _) => Fault::unauthorized(),
         }
     }
 
@@ -305,18 +382,27 @@ impl App {
         events::log_fault(fault, id);
         suspicious(fault, client, id);
         let path = head.uri.path();
-        let base = if path.starts_with("/api/") || path.starts_with("/v1/") { Base::Api } else { Base::Plain };
+        let shape = if access.below_v1() { Shape::OpenAi } else { Shape::of(path) };
+        let base = if path.starts_with("/api/") || shape == Shape::OpenAi { Base::Api } else { Base::Plain };
         let mut headers = self.headers.base(base, head.headers.get(ORIGIN));
         if let Some(seconds) = fault.retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if shape == Shape::OpenAi
+            && let Some(retry) = fault.should_retry()
+        {
+            headers.insert(v1::SHOULD_RETRY, HeaderValue::from_static(retry));
+        }
         if let Some(allow) = fault.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if fault.code == Code::Unauthorized {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if fault.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        with(fault.code.status(), headers, Body::whole(fault.body(id)))
+        with(fault.code.status(), headers, Body::whole(fault.body(id, shape)))
     }
 
     /// Who asks: the peer, or the client behind proxies that are trusted.
@@ -349,12 +435,20 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Whether a request costs a unit, and of what: everything below `/api/` and `/v1/` does, but health and preflights.
 fn limited(found: Result<Route, Miss>, path: &str) -> Option<Endpoint> {
     match found {
-        Ok(Route::Health | Route::Live | Route::Ready | Route::Root | Route::Page(_) | Route::Preflight) => None,
-        Ok(Route::Chat) => Some(Endpoint::Chat),
+        Ok(
+            Route::Health
+            | Route::Live
+            | Route::Ready
+            | Route::Root
+            | Route::Page(_)
+            | Route::OpenApi
+            | Route::Preflight,
+        ) => None,
+        Ok(Route::Chat | Route::Completions) => Some(Endpoint::Chat),
         Ok(Route::Initialize) => Some(Endpoint::Initialize),
-        Ok(Route::ModeGet | Route::ModeSet) => Some(Endpoint::Api),
+        Ok(Route::ModeGet | Route::ModeSet | Route::Models) => Some(Endpoint::Api),
         Err(_) if path == "/api/health" => None,
-        Err(_) if path == "/api/chat" => Some(Endpoint::Chat),
+        Err(_) if path == "/api/chat" || path == "/v1/chat/completions" => Some(Endpoint::Chat),
         Err(_) if path == "/api/initialize" => Some(Endpoint::Initialize),
         Err(_) => (path.starts_with("/api/") || path.starts_with("/v1/")).then_some(Endpoint::Api),
     }
@@ -400,8 +494,11 @@ fn address(client: Peer) -> Option<std::net::IpAddr> {
     }
 }
 
-/// Whose session an id is, when the server did not issue it: the client and the website that it comes from.
+/// Whose session an id is, when the server did not issue it: the key's, else the client and the website that it comes from.
 fn principal(context: &Context<'_>) -> Principal {
+    if let Some(caller) = &context.caller {
+        return Principal::key(&caller.id);
+    }
     Principal::visitor(address(context.client), context.origin.map(HeaderValue::as_bytes))
 }
 

@@ -11,6 +11,8 @@ pub enum Route {
     Root,
     /// A file of the chat page.
     Page(File),
+    /// `GET /openapi.json`
+    OpenApi,
     /// `GET /api/health`
     Health,
     /// `GET /healthz`
@@ -25,6 +27,10 @@ pub enum Route {
     ModeGet,
     /// `POST /api/context/mode`
     ModeSet,
+    /// `POST /v1/chat/completions`
+    Completions,
+    /// `GET /v1/models`
+    Models,
     /// `OPTIONS` of any known path.
     Preflight,
 }
@@ -41,6 +47,9 @@ impl Route {
             Route::Chat => tally::CHAT,
             Route::Initialize => 6,
             Route::ModeGet | Route::ModeSet => 7,
+            Route::Completions => 8,
+            Route::Models => 9,
+            Route::OpenApi => 10,
             Route::Preflight => tally::OTHER,
         }
     }
@@ -67,9 +76,12 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Miss> {
     let (get, post, allow) = match path {
         "/api/health" => (Some(Route::Health), None, GET),
         "/api/chat" => (None, Some(Route::Chat), POST),
+        "/v1/chat/completions" => (None, Some(Route::Completions), POST),
+        "/v1/models" => (Some(Route::Models), None, GET),
         "/" => (Some(Route::Root), None, GET),
         "/healthz" => (Some(Route::Live), None, GET),
         "/readyz" => (Some(Route::Ready), None, GET),
+        "/openapi.json" => (Some(Route::OpenApi), None, GET),
         "/api/initialize" => (None, Some(Route::Initialize), POST),
         "/api/context/mode" => (Some(Route::ModeGet), Some(Route::ModeSet), GET_POST),
         _ => match File::at(path) {
@@ -118,6 +130,8 @@ mod tests {
         assert_eq!(find(&Method::GET, "/api/health"), Ok(Route::Health));
         assert_eq!(find(&Method::HEAD, "/"), Ok(Route::Root));
         assert_eq!(find(&Method::POST, "/api/chat"), Ok(Route::Chat));
+        assert_eq!(find(&Method::POST, "/v1/chat/completions"), Ok(Route::Completions));
+        assert_eq!(find(&Method::POST, "/v1/models"), Err(Miss::Method(GET)));
         assert_eq!(find(&Method::GET, "/api/chat"), Err(Miss::Method(POST)));
         assert_eq!(find(&Method::DELETE, "/api/context/mode"), Err(Miss::Method(GET_POST)));
         assert_eq!(find(&Method::OPTIONS, "/api/chat"), Ok(Route::Preflight));

@@ -35,6 +35,8 @@ pub fn root(chat: &Chat, plan: &Plan, rate_limit: bool) -> Bytes {
             "initialize": "/api/initialize",
             "context_mode_get": "/api/context/mode",
             "context_mode_set": "/api/context/mode",
+            "openai_chat": "/v1/chat/completions",
+            "openai_models": "/v1/models",
         },
     });
     Bytes::from(body.to_string())

@@ -2,6 +2,7 @@
 
 use super::client::{Identity, Peer, counted};
 use super::plan::{Endpoint, Fallback, Plan, Route};
+use super::quota::Quota;
 use super::remote::Remote;
 use super::script::{Mend, Script, mending};
 use super::shared::{Shared, Word};
@@ -27,6 +28,8 @@ pub struct Client {
     length: usize,
     hash: Hash,
     exempt: bool,
+    /// The key's own limits among the rules' routes.
+    own: Option<usize>,
 }
 
 impl Client {
@@ -38,16 +41,13 @@ impl Client {
 /// The limiter of one worker (or of one of its threads: all that must be shared is in shared memory).
 pub struct Limiter {
     shared: Shared,
-    remote: Option<(Arc<Remote>, [Script; 3])>,
+    remote: Option<(Arc<Remote>, Vec<Script>)>,
 }
 
 impl Limiter {
     /// A limiter over memory that the master made, after the fork. With Redis, [`Limiter::keep`] must run, too.
     pub fn new(plan: &Plan, shared: Shared) -> Limiter {
-        let scripts = || {
-            [Endpoint::Api, Endpoint::Chat, Endpoint::Initialize]
-                .map(|endpoint| Script::new(&shared.rules.route(endpoint).limits))
-        };
+        let scripts = || shared.rules.routes.iter().map(|route| Script::new(&route.limits)).collect();
         let remote = plan.redis.clone().map(|target| Remote::new(target, plan.redis_key.clone(), shared));
         Limiter { shared, remote: remote.map(|remote| (Arc::new(remote), scripts())) }
     }
@@ -71,7 +71,8 @@ impl Limiter {
 
     /// The client as it is counted.
     pub fn client(&self, identity: Identity<'_>) -> Client {
-        let mut client = Client { identity: [0; KEY_BYTES_MAX + 1], length: 1, hash: Hash::new(0), exempt: false };
+        let identity_bytes = [0; KEY_BYTES_MAX + 1];
+        let mut client = Client { identity: identity_bytes, length: 1, hash: Hash::new(0), exempt: false, own: None };
         let mut put = |kind: u8, bytes: &[u8]| {
             let bytes = &bytes[..bytes.len().min(KEY_BYTES_MAX)];
             client.identity[0] = kind;
@@ -93,6 +94,16 @@ impl Limiter {
         client
     }
 
+    /// A verified key as it is counted, by its own quotas where it has some that the plan knew of.
+    pub fn key(&self, id: &[u8], quotas: &[Quota]) -> Client {
+        Client { own: self.shared.rules.of_key(quotas), ..self.client(Identity::Key(id)) }
+    }
+
+    fn route(&self, client: &Client, endpoint: Endpoint) -> (usize, &'static Route) {
+        let at = client.own.unwrap_or(endpoint as usize);
+        (at, &self.shared.rules.routes[at])
+    }
+
     /// Decides about one request: at once where the shared memory can, else in one trip to Redis.
     pub async fn check(&self, client: &Client, endpoint: Endpoint) -> Verdict {
         match self.check_now(client, endpoint, clock::monotonic_ms()) {
@@ -103,7 +114,7 @@ impl Limiter {
 
     /// The decision, if no trip to Redis is needed for it: without Redis always. `now_ms` is monotonic.
     pub fn check_now(&self, client: &Client, endpoint: Endpoint, now_ms: u64) -> Option<Verdict> {
-        let (now, route) = (Now::at(now_ms), self.shared.rules.route(endpoint));
+        let (now, (_, route)) = (Now::at(now_ms), self.route(client, endpoint));
         let mut verdict = self.verdict(route, Source::Table, now);
         if client.exempt || route.limits.is_empty() {
             return Some(verdict);
@@ -127,7 +138,7 @@ impl Limiter {
 
     /// How every limit of `endpoint` stands here, without counting: for the operator.
     pub fn standing(&self, client: &Client, endpoint: Endpoint, now_ms: u64) -> Verdict {
-        let (now, route) = (Now::at(now_ms), self.shared.rules.route(endpoint));
+        let (now, (_, route)) = (Now::at(now_ms), self.route(client, endpoint));
         let standings = self.shared.table.standings(client.hash, &route.limits, now);
         Verdict { standings, ..self.verdict(route, Source::Table, now) }
     }
@@ -145,11 +156,11 @@ impl Limiter {
     }
 
     async fn check_remote(&self, client: &Client, endpoint: Endpoint) -> Verdict {
-        let route = self.shared.rules.route(endpoint);
+        let (at, route) = self.route(client, endpoint);
         let now = Now::at(clock::monotonic_ms());
         let Some((remote, scripts)) = &self.remote else { return self.stand_by(client, route, now) };
         let mends = self.mends(client, route, now);
-        let told = remote.decide(client.identity(), &scripts[endpoint as usize], &mends.bytes).await;
+        let told = remote.decide(client.identity(), &scripts[at], &mends.bytes).await;
         let now = Now::at(clock::monotonic_ms());
         match told {
             Ok((admitted, standings)) => {

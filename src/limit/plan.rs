@@ -14,6 +14,7 @@ use std::io;
 const SCOPE_CHAT: u8 = 1;
 const SCOPE_INITIALIZE: u8 = 2;
 const SCOPE_CLIENT: u8 = 3;
+const SCOPE_AUTH: u8 = 4;
 /// Not a limit: begun when a cached refusal was last confirmed by Redis.
 const SCOPE_CONFIRMED: u8 = 0xff;
 /// A cached refusal of an hour's or a day's limit is confirmed so often, so that an operator's reset takes effect.
@@ -28,6 +29,12 @@ pub enum Endpoint {
     Chat = 1,
     /// `/api/initialize`.
     Initialize = 2,
+    /// An attempt with a missing or wrong API key; it has its own quotas alone.
+    Auth = 3,
+}
+
+impl Endpoint {
+    const ALL: [Endpoint; 4] = [Endpoint::Api, Endpoint::Chat, Endpoint::Initialize, Endpoint::Auth];
 }
 
 /// How an endpoint's limits go with the client-wide ones.
@@ -79,6 +86,10 @@ pub struct Plan {
     pub chat: Vec<Quota>,
     /// Those of [`Endpoint::Initialize`].
     pub initialize: Vec<Quota>,
+    /// Those of [`Endpoint::Auth`].
+    pub auth: Vec<Quota>,
+    /// The different quotas that API keys have in place of all others.
+    pub keys: Vec<Vec<Quota>>,
     /// See [`Mode`].
     pub mode: Mode,
     /// See [`Fallback`].
@@ -106,6 +117,8 @@ impl Default for Plan {
             default: vec![quota(10, 60), quota(50, 3_600), quota(200, 86_400)],
             chat: vec![quota(10, 60)],
             initialize: vec![quota(5, 60)],
+            auth: Vec::new(),
+            keys: Vec::new(),
             mode: Mode::Add,
             fallback: Fallback::Local,
             dry_run: false,
@@ -135,7 +148,9 @@ pub struct Rules {
     pub all: Vec<Limit>,
     /// See [`SCOPE_CONFIRMED`]; only with Redis.
     pub confirmed: Option<Limit>,
-    routes: [Route; 3],
+    /// One an endpoint, then one for each quota of keys.
+    pub routes: Vec<Route>,
+    keys: Vec<Vec<Quota>>,
     /// See [`Plan`].
     pub fallback: Fallback,
     /// See [`Plan`].
@@ -154,6 +169,11 @@ impl Rules {
         &self.routes[endpoint as usize]
     }
 
+    /// Where in [`Rules::routes`] the limits of a key with these quotas are, if the plan knew of them.
+    pub fn of_key(&self, quotas: &[Quota]) -> Option<usize> {
+        self.keys.iter().position(|known| known == quotas).map(|at| Endpoint::ALL.len() + at)
+    }
+
     /// Compiles `plan` for words that hold the limits `directory` names (an id a word, 0 is free) and enters new ones
     /// there. A limit keeps its word, hence its counts, over every reload.
     ///
@@ -162,15 +182,16 @@ impl Rules {
     pub fn compile(plan: &Plan, directory: &mut [u32]) -> io::Result<Rules> {
         let all = lay_out(plan, directory)?;
         let confirmed = all.iter().copied().find(|limit| limit.id >> 24 == u32::from(SCOPE_CONFIRMED));
-        let routes = [Endpoint::Api, Endpoint::Chat, Endpoint::Initialize];
-        let routes = routes.map(|endpoint| Route::of(plan, endpoint, &all));
+        let mut routes = Vec::from(Endpoint::ALL.map(|endpoint| Route::of(plan, endpoint, &all)));
+        routes.extend(plan.keys.iter().map(|quotas| Route::of_key(quotas, &all)));
         if let Some(route) = routes.iter().find(|route| route.limits.len() > APPLIED_MAX) {
             let text = format!("{} rate limits on one request are more than {APPLIED_MAX}", route.limits.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let &Plan { fallback, dry_run, headers, v6_prefix, .. } = plan;
         let allow = plan.allow.clone();
-        Ok(Rules { all, confirmed, routes, fallback, dry_run, headers, allow, v6_prefix })
+        let keys = plan.keys.clone();
+        Ok(Rules { all, confirmed, routes, keys, fallback, dry_run, headers, allow, v6_prefix })
     }
 }
 
@@ -179,7 +200,15 @@ fn quotas(plan: &Plan) -> Vec<(u8, Quota)> {
     let scoped = |scope, quotas: &[Quota]| quotas.iter().map(|quota| (scope, *quota)).collect::<Vec<_>>();
     let confirm = plan.redis.is_some().then_some((SCOPE_CONFIRMED, Quota { count: u32::MAX, window_s: CONFIRM_S }));
     let (chat, initialize) = (scoped(SCOPE_CHAT, &plan.chat), scoped(SCOPE_INITIALIZE, &plan.initialize));
-    [chat, initialize, scoped(SCOPE_CLIENT, &plan.default), confirm.into_iter().collect()].concat()
+    let auth = scoped(SCOPE_AUTH, &plan.auth);
+    let mut all = [chat, initialize, auth, scoped(SCOPE_CLIENT, &plan.default), confirm.into_iter().collect()].concat();
+    // A limit's word is found by scope and window; a key's own number needs none of its own.
+    for quota in plan.keys.iter().flatten() {
+        if !all.iter().any(|(scope, known)| *scope == SCOPE_CLIENT && known.window_s == quota.window_s) {
+            all.push((SCOPE_CLIENT, *quota));
+        }
+    }
+    all
 }
 
 /// How many limits the plan needs words for.
@@ -213,22 +242,41 @@ impl Route {
             Endpoint::Api => 0,
             Endpoint::Chat => SCOPE_CHAT,
             Endpoint::Initialize => SCOPE_INITIALIZE,
+            Endpoint::Auth => SCOPE_AUTH,
         };
         let of_scope = |wanted: u8| all.iter().copied().filter(move |limit| limit.id >> 24 == u32::from(wanted));
         let own: Vec<Limit> = of_scope(scope).collect();
-        let replaced = plan.mode == Mode::Replace && !own.is_empty();
-        let client = of_scope(SCOPE_CLIENT).filter(|_| !replaced);
-        let limits: Vec<Limit> = own.into_iter().chain(client).collect();
+        let replaced = endpoint == Endpoint::Auth || plan.mode == Mode::Replace && !own.is_empty();
+        let of_clients = |limit: &Limit| plan.default.iter().any(|quota| is_window(limit, quota));
+        let client = of_scope(SCOPE_CLIENT).filter(|limit| !replaced && of_clients(limit));
+        Route::over(own.into_iter().chain(client).collect())
+    }
+
+    /// What a key with these quotas is measured by, wherever it asks.
+    fn of_key(quotas: &[Quota], all: &[Limit]) -> Route {
+        let limit = |quota: &Quota| {
+            let known = all.iter().find(|limit| client_wide(limit) && is_window(limit, quota))?;
+            Some(known.with_count(quota.count))
+        };
+        Route::over(quotas.iter().filter_map(limit).collect())
+    }
+
+    fn over(limits: Vec<Limit>) -> Route {
         let policies: Vec<Policy> = limits.iter().map(|limit| Policy::new(limit, prefix(limit.id))).collect();
         let policy = policy_header(&policies);
         Route { limits, policies, policy }
     }
 }
 
+fn is_window(limit: &Limit, quota: &Quota) -> bool {
+    limit.window_ms == u64::from(quota.window_s) * 1000
+}
+
 fn prefix(id: u32) -> &'static str {
     match (id >> 24) as u8 {
         SCOPE_CHAT => "chat-",
         SCOPE_INITIALIZE => "initialize-",
+        SCOPE_AUTH => "auth-",
         _ => "",
     }
 }
@@ -262,6 +310,19 @@ mod tests {
         let rules = Rules::compile(&Plan { mode: Mode::Replace, ..Plan::default() }, &mut [0; 7]).unwrap();
         assert_eq!(names(&rules, Endpoint::Chat), ["chat-minute"]);
         assert_eq!(names(&rules, Endpoint::Api), ["minute", "hour", "day"]);
+    }
+
+    #[test]
+    fn a_key_has_its_own_numbers_in_the_same_words() {
+        let quotas = quota::parse("1000/minute;5000/day").unwrap();
+        let plan = Plan { keys: vec![quotas.clone()], auth: quota::parse("10/minute").unwrap(), ..Plan::default() };
+        let rules = Rules::compile(&plan, &mut [0; 7]).unwrap();
+        let own = &rules.routes[rules.of_key(&quotas).unwrap()];
+        assert_eq!(own.policy, r#""minute";q=1000;w=60, "day";q=5000;w=86400"#);
+        let minute = rules.route(Endpoint::Api).limits[0];
+        assert_eq!((own.limits[0].word, minute.count), (minute.word, 10));
+        assert_eq!(names(&rules, Endpoint::Auth), ["auth-minute"]);
+        assert_eq!(rules.of_key(&quota::parse("1/minute").unwrap()), None);
     }
 
     #[test]

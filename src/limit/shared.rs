@@ -97,6 +97,16 @@ impl Shared {
         Shared::over(Words::map(file)?, plan)
     }
 
+    /// Whether such memory could be adopted for `plan`; nothing in it changes.
+    ///
+    /// # Errors
+    /// As [`Shared::adopt`].
+    pub fn fits(file: OwnedFd, plan: &Plan) -> io::Result<()> {
+        let words = Words::map(file)?;
+        shape(words.words())?;
+        rules(words.words(), plan).map(drop)
+    }
+
     /// The same memory under another plan: counts of limits that both have are kept.
     ///
     /// # Errors
@@ -108,17 +118,10 @@ impl Shared {
     fn over(words: Words, plan: &Plan) -> io::Result<Shared> {
         let words: &'static Words = Box::leak(Box::new(words));
         let (file, words) = (words.as_fd(), words.words());
-        let strange = || io::Error::new(io::ErrorKind::InvalidData, "shared memory of another layout");
-        let head = |at: usize| words.get(at).map_or(0, |word| word.load(SeqCst));
-        let (lines, table_words) = (head(AT_LINES) as usize, head(AT_TABLE_WORDS) as usize);
-        let body = words.get(HEAD_WORDS..).ok_or_else(strange)?;
-        let least = words_needed(1, 2);
-        let fits = table_words >= least && body.len().saturating_sub(table_words) >= least;
-        if head(AT_MAGIC) != MAGIC || !(1..=2).contains(&lines) || !fits {
-            return Err(strange());
-        }
+        let (lines, table_words) = shape(words)?;
+        let (head, body) = words.split_at(HEAD_WORDS);
         let (table, carry) = body.split_at(table_words);
-        let seed = [head(AT_SEED), head(AT_SEED + 1)];
+        let seed = [head[AT_SEED].load(SeqCst), head[AT_SEED + 1].load(SeqCst)];
         let (table, carry) = (Table::over(table, lines), Table::over(carry, lines));
         Ok(Shared { words, file, table, carry, rules: compile(words, plan)?, seed })
     }
@@ -167,13 +170,34 @@ impl AsFd for Shared {
     }
 }
 
+/// Cache lines of a client and words of the table, of memory that is what it should be.
+fn shape(words: &[AtomicU64]) -> io::Result<(usize, usize)> {
+    let head = |at: usize| words.get(at).map_or(0, |word| word.load(SeqCst));
+    let (lines, table_words) = (head(AT_LINES) as usize, head(AT_TABLE_WORDS) as usize);
+    let body = words.len().checked_sub(HEAD_WORDS);
+    let least = words_needed(1, 2);
+    let fits = body.is_some_and(|body| table_words >= least && body.saturating_sub(table_words) >= least);
+    match head(AT_MAGIC) == MAGIC && (1..=2).contains(&lines) && fits {
+        true => Ok((lines, table_words)),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "shared memory of another layout")),
+    }
+}
+
+/// The rules of `plan`, and the directory that says which limit each word of a client counts for.
+fn rules(words: &[AtomicU64], plan: &Plan) -> io::Result<(Rules, Vec<u32>)> {
+    let mut directory: Vec<u32> = directory(words).iter().map(|cell| cell.load(SeqCst) as u32).collect();
+    Ok((Rules::compile(plan, &mut directory)?, directory))
+}
+
+fn directory(words: &[AtomicU64]) -> &[AtomicU64] {
+    let lines = (words[AT_LINES].load(SeqCst) as usize).clamp(1, 2);
+    &words[AT_DIRECTORY..][..(lines * LINE - 1).min(LIMITS_MAX)]
+}
+
 /// The master alone compiles, so the directory has one writer.
 fn compile(words: &'static [AtomicU64], plan: &Plan) -> io::Result<&'static Rules> {
-    let lines = words[AT_LINES].load(SeqCst) as usize;
-    let cells = &words[AT_DIRECTORY..][..(lines * LINE - 1).min(LIMITS_MAX)];
-    let mut directory: Vec<u32> = cells.iter().map(|cell| cell.load(SeqCst) as u32).collect();
-    let rules = Rules::compile(plan, &mut directory)?;
-    cells.iter().zip(directory).for_each(|(cell, id)| cell.store(u64::from(id), SeqCst));
+    let (rules, numbers) = rules(words, plan)?;
+    directory(words).iter().zip(numbers).for_each(|(cell, id)| cell.store(u64::from(id), SeqCst));
     Ok(Box::leak(Box::new(rules)))
 }
 

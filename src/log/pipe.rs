@@ -59,6 +59,26 @@ impl Pipes {
         Pipes::default()
     }
 
+    /// Those of a former program.
+    ///
+    /// # Errors
+    /// A number that is no sender's, or no open descriptor.
+    pub fn adopt(descriptors: &[(usize, Option<RawFd>, RawFd)]) -> io::Result<Pipes> {
+        let strange = || io::Error::new(io::ErrorKind::InvalidData, "a log pipe of nobody");
+        let pair = |(sender, writer, reader): &(usize, Option<RawFd>, RawFd)| {
+            let sender = u16::try_from(*sender).ok().and_then(sender_of).ok_or_else(strange)?;
+            Ok(Pair { sender, writer: writer.map(fd::duplicate).transpose()?, reader: fd::duplicate(*reader)? })
+        };
+        Ok(Pipes { pairs: descriptors.iter().map(pair).collect::<io::Result<_>>()? })
+    }
+
+    /// By the sender's index: its writer and reader.
+    pub fn descriptors(&self) -> Vec<(usize, Option<RawFd>, RawFd)> {
+        let numbers =
+            |pair: &Pair| (pair.sender.index(), pair.writer.as_ref().map(AsRawFd::as_raw_fd), pair.reader.as_raw_fd());
+        self.pairs.iter().map(numbers).collect()
+    }
+
     /// Makes the sender's pair if there is none; true when it is new, and then its reader must be handed over.
     ///
     /// # Errors

@@ -71,7 +71,7 @@ pub struct Count {
 impl Count {
     /// Records that are neither written nor given up yet. Zero when nobody writes and everybody has read.
     pub fn under_way(&self) -> u64 {
-        self.emitted.saturating_sub(self.written + self.dropped + self.lost)
+        self.emitted.saturating_sub(self.written.wrapping_add(self.dropped).wrapping_add(self.lost))
     }
 }
 
@@ -91,8 +91,9 @@ pub fn count(board: Board) -> Count {
         lost: log[word::LOST].load(Relaxed),
     };
     for words in senders().map(|sender| board.sender(sender)) {
-        total.emitted += words[sender::EMITTED].load(Relaxed);
-        total.dropped += words[sender::DROPPED].load(Relaxed);
+        // A scribbler must not end who reads.
+        total.emitted = total.emitted.wrapping_add(words[sender::EMITTED].load(Relaxed));
+        total.dropped = total.dropped.wrapping_add(words[sender::DROPPED].load(Relaxed));
     }
     total
 }
@@ -130,7 +131,7 @@ impl Tally {
         // A worker may write any number: it can spoil its own count, not wrap the total.
         let emitted = words[sender::EMITTED].load(Relaxed);
         let first = first.clamp(expected, emitted.max(expected));
-        words[sender::EXPECTED].store(first + count, Relaxed);
+        words[sender::EXPECTED].store(first.wrapping_add(count), Relaxed);
         self.add(word::LOST, first - expected);
     }
 
@@ -142,8 +143,10 @@ impl Tally {
     /// Records taken over (or made here) that are neither written nor dropped nor lost.
     pub fn unsettled(&self) -> u64 {
         let load = |index: usize| self.word(index).load(Relaxed);
-        let expected: u64 = senders().map(|sender| self.board.sender(sender)[sender::EXPECTED].load(Relaxed)).sum();
-        (expected + load(word::MADE)).saturating_sub(load(word::LOST) + load(word::WRITTEN) + load(word::DROPPED))
+        let expected = senders().map(|sender| self.board.sender(sender)[sender::EXPECTED].load(Relaxed));
+        let expected = expected.fold(0, u64::wrapping_add);
+        let settled = load(word::LOST).wrapping_add(load(word::WRITTEN)).wrapping_add(load(word::DROPPED));
+        expected.wrapping_add(load(word::MADE)).saturating_sub(settled)
     }
 }
 

@@ -1,5 +1,7 @@
 //! One door for everything that happens: signals, words of children, deaths, time.
 
+use super::control::words::Request;
+use super::control::{CallId, Control};
 use super::roster::ChildId;
 use super::state::Event;
 use crate::sys::signal::{MASTER, SelfPipe};
@@ -10,13 +12,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// What the master listens to.
 pub struct Inbox {
     signals: SelfPipe,
     links: BTreeMap<ChildId, OwnedFd>,
+    /// The operators' socket.
+    pub control: Control,
+    asked: Vec<(CallId, Request)>,
 }
 
 impl Inbox {
@@ -24,8 +29,25 @@ impl Inbox {
     ///
     /// # Errors
     /// Out of descriptors.
-    pub fn open() -> io::Result<Inbox> {
-        Ok(Inbox { signals: SelfPipe::open(MASTER)?, links: BTreeMap::new() })
+    pub fn open(control: Control, links: BTreeMap<ChildId, OwnedFd>) -> io::Result<Inbox> {
+        Ok(Inbox { signals: SelfPipe::open(MASTER)?, links, control, asked: Vec::new() })
+    }
+
+    /// The links by child.
+    pub fn descriptors(&self) -> Vec<(ChildId, RawFd)> {
+        self.links.iter().map(|(id, link)| (*id, link.as_raw_fd())).collect()
+    }
+
+    /// Somebody asked something that was not taken yet.
+    pub fn has_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// Deaths that no signal told of: after an execve, which loses those that were being told.
+    pub fn deaths(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.reap(&mut events);
+        events
     }
 
     /// Listens to this child too.
@@ -43,6 +65,11 @@ impl Inbox {
         self.links.get(&id)
     }
 
+    /// What operators asked since the last call.
+    pub fn asked(&mut self) -> Vec<(CallId, Request)> {
+        std::mem::take(&mut self.asked)
+    }
+
     /// Waits until something happens, at most until `deadline` (monotonic), and returns all of it; `Tick` at least.
     ///
     /// # Errors
@@ -50,6 +77,7 @@ impl Inbox {
     pub fn next(&mut self, deadline: Option<Duration>) -> io::Result<Vec<Event>> {
         let ready = self.wait(deadline)?;
         let mut events = Vec::new();
+        self.asked.extend(self.control.turn());
         // Words before deaths: what a child said last explains its end.
         for id in ready {
             self.hear(id, &mut events);
@@ -69,6 +97,8 @@ impl Inbox {
     fn wait(&self, deadline: Option<Duration>) -> io::Result<Vec<ChildId>> {
         let mut asked = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         asked.extend(self.links.values().map(|link| PollFd::new(link.as_fd(), PollFlags::POLLIN)));
+        let events = |more| if more { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+        asked.extend(self.control.watched().map(|(fd, more)| PollFd::new(fd, events(more))));
         match poll(&mut asked, timeout(deadline)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
@@ -88,7 +118,7 @@ impl Inbox {
         }
     }
 
-    fn reap(&mut self, events: &mut Vec<Event>) {
+    fn reap(&self, events: &mut Vec<Event>) {
         for exit in wait::reap() {
             events.push(Event::Exited(exit.pid, exit.how));
         }
@@ -107,6 +137,7 @@ fn meaning(signal: Signal) -> Option<Event> {
         Signal::SIGTERM => Some(Event::Stop),
         Signal::SIGINT | Signal::SIGQUIT => Some(Event::StopNow),
         Signal::SIGHUP => Some(Event::Reload),
+        Signal::SIGUSR2 => Some(Event::Upgrade),
         Signal::SIGUSR1 => Some(Event::Reopen),
         Signal::SIGTTIN => Some(Event::More),
         Signal::SIGTTOU => Some(Event::Fewer),

@@ -1,12 +1,13 @@
 //! Children: what each kind is given and becomes. The one place that forks.
 
 use super::Plan;
+use super::addresses::Addresses;
+use super::counts::Counts;
+use super::handover::{Origin, Parcel, proof};
 use super::roster::{Child, Kind};
 use crate::board::{Board, Sender};
 use crate::chat::store;
 use crate::engine::{SETTINGS_VARIABLE, Settings};
-use crate::limit;
-use crate::listener::Listener;
 use crate::log::writer;
 use crate::log::{self, pipe, pipe::Pipes};
 use crate::sys::fork::{fork_child, leave};
@@ -25,9 +26,9 @@ pub struct Launcher {
     /// What all see.
     pub board: Board,
     /// What all workers count in.
-    pub limits: Option<limit::Shared>,
+    pub counts: Counts,
     /// The shared sockets.
-    pub listeners: Vec<Listener>,
+    pub addresses: Addresses,
     /// One a sender, kept over restarts.
     pub pipes: Pipes,
     /// To the log process that lives, to hand it new pipes.
@@ -36,6 +37,8 @@ pub struct Launcher {
     pub engine_socket: Option<Socket>,
     /// This process.
     pub master: i32,
+    /// How it was started.
+    pub origin: Origin,
 }
 
 /// A child that was made: its process id and the master's end of its link.
@@ -51,7 +54,8 @@ impl Launcher {
             Kind::Log => self.log(plan),
             Kind::Migration => self.migration(plan),
             Kind::Engine => self.engine(plan),
-            Kind::Worker => self.worker(plan, child.slot),
+            Kind::Worker => self.worker(plan, child),
+            Kind::Proof => Err(io::Error::other("a proof needs a parcel")),
         }
     }
 
@@ -72,14 +76,16 @@ impl Launcher {
         Ok((pid, ours))
     }
 
-    fn worker(&mut self, plan: &Plan, slot: usize) -> io::Result<Made> {
+    fn worker(&mut self, plan: &Plan, child: &Child) -> io::Result<Made> {
+        let slot = child.slot;
         let writer = self.log_end(Sender::Slot(slot))?;
-        let sockets = Kit::sockets(&self.listeners)?;
+        let listeners = self.addresses.of(child.generation).iter();
+        let sockets = listeners.map(|listener| listener.gate()).collect::<io::Result<Vec<_>>>()?;
         let (ours, theirs) = fd::packet_pair()?;
         self.board.open(slot);
         let keep: Vec<RawFd> = sockets
             .iter()
-            .map(|door| door.socket.as_raw_fd())
+            .map(|gate| gate.socket.as_raw_fd())
             .chain([writer.as_raw_fd(), theirs.as_raw_fd()])
             .collect();
         let kit = Kit {
@@ -87,7 +93,7 @@ impl Launcher {
             listeners: sockets,
             link: theirs,
             log: writer,
-            limits: self.limits,
+            limits: self.counts.of(child.generation),
             board: self.board,
             slot,
         };
@@ -116,6 +122,40 @@ impl Launcher {
                     Ok(1)
                 }
             }
+        })?;
+        Ok((pid, ours))
+    }
+
+    /// The program that an upgrade would start, as a child of which nothing depends. It keeps this process's user, as
+    /// the master that it would become.
+    ///
+    /// # Errors
+    /// As [`Launcher::fork`].
+    pub fn prove(&mut self, plan: &Plan, parcel: &Parcel) -> io::Result<Made> {
+        let writer = self.log_end(Sender::Master)?;
+        let (ours, theirs) = fd::packet_pair()?;
+        let file = parcel.seal()?;
+        let shared: Vec<RawFd> =
+            [Some(parcel.descriptors.board), parcel.descriptors.limits].into_iter().flatten().collect();
+        let keep: Vec<RawFd> =
+            shared.iter().copied().chain([file.as_raw_fd(), writer.as_raw_fd(), theirs.as_raw_fd()]).collect();
+        let plan = Plan { identity: None, ..plan.clone() };
+        let pid = self.child("proof", &plan, &keep, true, || {
+            fd::place(&writer, 1)?;
+            fd::place(&writer, 2)?;
+            let inherited = [file.as_raw_fd(), theirs.as_raw_fd()];
+            shared.iter().copied().chain(inherited).try_for_each(fd::keep_over_exec)?;
+            signal::unblock_all()?;
+            let mut environment = self.origin.shown_with(file.as_raw_fd());
+            environment.push((proof::LINK_VARIABLE.into(), theirs.as_raw_fd().to_string().into()));
+            let args: Vec<OsString> = vec!["chatcorn".into(), "proof".into()];
+            let program = &self.origin.program;
+            let error = match exec::exec(program.as_os_str(), &args, &environment) {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            link::say(&theirs, &ToMaster::Failed(format!("{}: {error}", program.display())).encode())?;
+            Ok(1)
         })?;
         Ok((pid, ours))
     }

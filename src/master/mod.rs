@@ -8,37 +8,56 @@
 //!
 //! Deliberately absent: async, threads, any wait without a limit, and trust in what a worker wrote on the board.
 
+mod addresses;
+pub mod control;
+mod counts;
+pub mod handover;
+mod history;
 mod inbox;
 mod launch;
 mod notify;
+mod operator;
 mod report;
 mod roll;
 mod roster;
 mod settle;
 mod state;
+mod status;
+mod stop;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 pub use state::{EXIT_FAILURE, EXIT_NO_WORKER, Shape};
 
 use crate::board::{Board, EngineState, Sender};
 use crate::engine;
 use crate::limit::Shared;
-use crate::listener::Listener;
+use crate::listener::{Listener, Wanted};
 use crate::log::{self, Security, pipe::Pipes};
 use crate::sys::clock;
 use crate::sys::process::{self, Identity};
 use crate::worker::{self, link};
+use addresses::Addresses;
+use control::Control;
+use counts::Counts;
+use handover::Origin;
+use history::History;
 use inbox::Inbox;
 use launch::Launcher;
 use notify::Notify;
+use operator::Waiting;
 use report::Report;
+use roster::Kind;
 use socket2::Socket;
 use state::{Action, Event, Phase, State};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
+use upgrade::Way;
 
 /// How often the loops of all workers are looked at.
 const SCAN: Duration = Duration::from_secs(1);
@@ -48,12 +67,16 @@ const SCAN: Duration = Duration::from_secs(1);
 pub struct Plan {
     /// What the state machine acts on.
     pub shape: Shape,
+    /// Where to listen.
+    pub listen: Wanted,
     /// Each worker's.
     pub worker: worker::Plan,
     /// The log process's.
     pub log: log::Plan,
     /// The engine's; `None` where an upstream answers.
     pub engine: Option<engine::Settings>,
+    /// The operators' socket.
+    pub control: PathBuf,
     /// The user that children run as.
     pub identity: Option<Identity>,
     /// What an exec'd child sees; no secrets.
@@ -94,6 +117,12 @@ pub struct Master {
     load: Load,
     notify: Notify,
     next_scan: Duration,
+    waiting: Waiting,
+    history: History,
+    started: Duration,
+    origin: Origin,
+    /// The former program of an upgrade that is not done yet.
+    former: Option<OwnedFd>,
 }
 
 /// Runs until the end; the value is the process's exit code.
@@ -106,6 +135,7 @@ pub fn run(
     board: Board,
     engine_socket: Option<Socket>,
     load: Load,
+    origin: Origin,
 ) -> io::Result<i32> {
     let mut pipes = Pipes::new();
     pipes.ensure(Sender::Master)?;
@@ -113,35 +143,78 @@ pub fn run(
     log::start(&plan.log, Sender::Master, own_end, board).map_err(io::Error::other)?;
     let master = std::process::id() as i32;
     let limits = plan.worker.limits.as_ref().map(Shared::create).transpose()?;
-    let launcher = Launcher { board, limits, listeners, pipes, log_link: None, engine_socket, master };
+    let launcher = Launcher {
+        board,
+        counts: Counts::new(0, limits),
+        addresses: Addresses::new(0, listeners),
+        pipes,
+        log_link: None,
+        engine_socket,
+        master,
+        origin: origin.clone(),
+    };
     let state = State::new(plan.shape.clone());
-    let inbox = Inbox::open()?;
+    let inbox = Inbox::open(Control::open(&plan.control), BTreeMap::new())?;
     let notify = Notify::from_environment(&plan.environment);
     let plans = BTreeMap::from([(0, plan)]);
-    Master { launcher, inbox, state, plans, newest: 0, load, notify, next_scan: Duration::ZERO }.run()
+    let (waiting, history) = (Waiting::default(), History::default());
+    let (next_scan, started) = (Duration::ZERO, clock::monotonic());
+    let former = None;
+    let master = Master {
+        launcher,
+        inbox,
+        state,
+        plans,
+        newest: 0,
+        load,
+        notify,
+        next_scan,
+        waiting,
+        history,
+        started,
+        origin,
+        former,
+    };
+    master.greet();
+    master.serve(Event::Start)
 }
 
 impl Master {
-    fn run(mut self) -> io::Result<i32> {
-        self.greet();
-        let mut events = VecDeque::from([Event::Start]);
+    /// Goes on in the place of a former program.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn go_on(self) -> io::Result<i32> {
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "this program took over");
+        self.serve(Event::TakenOver)
+    }
+
+    fn serve(mut self, first: Event) -> io::Result<i32> {
+        let mut events = VecDeque::from([first]);
+        events.extend(self.inbox.deaths());
         loop {
             while let Some(event) = events.pop_front() {
                 for action in self.state.on(clock::monotonic(), event) {
                     if let Action::Finish(code) = action {
+                        self.inbox.control.close();
                         return Ok(code);
                     }
                     events.extend(self.perform(action));
                 }
             }
+            if let Some(way) = self.state.way() {
+                events.extend(self.replace(way)?);
+                continue;
+            }
             events.extend(self.inbox.next(Some(self.deadline()))?);
+            events.extend(self.hear_operators());
             events.extend(self.scan());
         }
     }
 
     fn greet(&self) {
         let Some(plan) = self.plans.get(&0) else { return };
-        for listener in &self.launcher.listeners {
+        for listener in self.launcher.addresses.of(0) {
             tracing::info!(address = %listener.address(), version = env!("CARGO_PKG_VERSION"), "listening");
         }
         plan.warnings.iter().for_each(Notice::log);
@@ -187,6 +260,11 @@ impl Master {
             }
             Action::Report(report) => {
                 report.log();
+                self.history.note(clock::monotonic(), &report);
+                self.tell_operators(&report);
+                if matches!(report, Report::Upgraded) {
+                    self.former = None;
+                }
                 self.tell_systemd(&report);
             }
             Action::Finish(_) => {}
@@ -199,6 +277,10 @@ impl Master {
             None => return Event::Tick,
             Some(child) => match self.plans.get(&child.generation) {
                 None => Err(io::Error::other("its configuration is gone")),
+                Some(plan) if child.kind == Kind::Proof => {
+                    let parcel = self.parcel(Way::Forward, None);
+                    parcel.and_then(|parcel| self.launcher.prove(plan, &parcel))
+                }
                 Some(plan) => self.launcher.fork(&child.clone(), plan),
             },
         };
@@ -212,31 +294,30 @@ impl Master {
     }
 
     fn load(&mut self) -> Event {
-        match (self.load)() {
+        self.reload_begins();
+        let next = self.newest + 1;
+        let read = (self.load)().and_then(|plan| {
+            self.launcher.addresses.prepare(self.state.generation, next, &plan.listen)?;
+            let counts = self.launcher.counts.prepare(next, plan.worker.limits.as_ref());
+            counts.map_err(|error| format!("limits: {error}"))?;
+            Ok(plan)
+        });
+        match read {
             Err(reason) => Event::LoadRefused(reason),
             Ok(plan) => {
                 plan.warnings.iter().for_each(Notice::log);
-                self.make_limits(&plan);
-                self.newest += 1;
+                self.newest = next;
                 let shape = plan.shape.clone();
-                self.plans.insert(self.newest, plan);
-                Event::Loaded(self.newest, shape)
-            }
-        }
-    }
-
-    /// Limits that a reload switches on need their memory; that of a start stays, and its counts with it.
-    fn make_limits(&mut self, plan: &Plan) {
-        if let (None, Some(limits)) = (&self.launcher.limits, &plan.worker.limits) {
-            match Shared::create(limits) {
-                Ok(shared) => self.launcher.limits = Some(shared),
-                Err(error) => tracing::error!(%error, "no memory for limits"),
+                self.plans.insert(next, plan);
+                Event::Loaded(next, shape)
             }
         }
     }
 
     fn forget(&mut self, generation: u32) {
         self.plans.remove(&generation);
+        self.launcher.addresses.forget(generation);
+        self.launcher.counts.forget(generation);
     }
 
     fn tell_systemd(&self, report: &Report) {
@@ -259,6 +340,7 @@ impl Master {
         }
         self.next_scan = now + SCAN;
         self.notify.alive(now);
+        self.launcher.counts.sweep();
         let now_ms = now.as_millis() as u64;
         let limit = self.state.hang_timeout();
         let silence = |slot: usize| {

@@ -90,6 +90,19 @@ pub enum Report {
         /// How long it took.
         after: Duration,
     },
+    /// An upgrade begins: the program is proven.
+    Proving,
+    /// The new program stands; the next is its own first line.
+    Replacing,
+    /// The new program took over and rolled everything.
+    Upgraded,
+    /// An upgrade changed nothing.
+    UpgradeRefused {
+        /// Why.
+        reason: String,
+    },
+    /// A second upgrade was asked for while one is under way.
+    UpgradeBusy,
     /// TTIN or TTOU.
     Resized {
         /// Workers wanted now.
@@ -131,6 +144,11 @@ impl Report {
             Report::Reloaded { workers, draining, after } => {
                 info!(workers, draining, after_ms = millis(*after), "reloaded");
             }
+            Report::Proving => info!("upgrade: proving the new program"),
+            Report::Replacing => info!("upgrade: the new program stands; replacing this one in place"),
+            Report::Upgraded => info!(version = env!("CARGO_PKG_VERSION"), "upgraded"),
+            Report::UpgradeRefused { reason } => error!(%reason, "upgrade refused: everything stays as it was"),
+            Report::UpgradeBusy => warn!("an upgrade is under way: a second one is refused"),
             Report::Resized { workers } => info!(workers, "number of workers changed"),
             Report::Stopped { code } => info!(code, "stopped"),
         }
@@ -139,7 +157,7 @@ impl Report {
 
 fn ended(child: &Child, how: How, age: Duration, expected: bool) {
     let (kind, pid, slot, age_ms) = (child.kind.as_str(), child.pid, child.slot, millis(age));
-    let why = child.ended_for.unwrap_or(match how {
+    let why = child.ended_for.as_deref().unwrap_or(match how {
         How::Signal(_) => "something outside ended it",
         How::Code(_) => "it ended by itself",
     });

@@ -48,7 +48,8 @@ impl State {
     }
 
     pub(super) fn load_refused(&mut self, reason: String) {
-        self.report(Report::ReloadRefused { reason });
+        self.report(Report::ReloadRefused { reason: reason.clone() });
+        self.upgrade_failed(&reason);
     }
 
     pub(super) fn migrated_for_roll(&mut self) {
@@ -89,6 +90,7 @@ impl State {
             self.act(Action::Forget(roll.generation));
             self.report(Report::ReloadRefused { reason: reason.to_owned() });
             self.enter(Phase::Running);
+            self.upgrade_failed(reason);
         }
     }
 
@@ -101,7 +103,7 @@ impl State {
                 }
             }
             Some((Stage::Rest, _, began)) if self.all_ready() => self.finish_roll(now, began),
-            None if self.reload_waits && self.phase == Phase::Running && self.may_roll() => {
+            None if self.reload_waits && self.phase == Phase::Running && self.may_roll() && !self.proves() => {
                 self.reload_waits = false;
                 self.act(Action::Load);
             }
@@ -110,7 +112,7 @@ impl State {
     }
 
     /// A new generation beside those that still drain must not pass the limit of workers alive.
-    fn may_roll(&self) -> bool {
+    pub(super) fn may_roll(&self) -> bool {
         self.roster.of(Kind::Worker).count() + self.places.len() <= self.alive_max()
     }
 
@@ -132,5 +134,6 @@ impl State {
             self.drain(now, id, self.shape.request_timeout, Duration::ZERO, "it was replaced by a reload");
         }
         self.enter(Phase::Running);
+        self.upgrade_done();
     }
 }

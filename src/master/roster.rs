@@ -1,6 +1,9 @@
 //! Who lives: children, the places that workers stand in, and how soon a place may be filled again. Pure.
 
 use crate::board::SLOTS_MAX;
+use crate::sys::wait::How;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -18,7 +21,7 @@ const FORK_RETRY: Duration = Duration::from_secs(1);
 pub type ChildId = u64;
 
 /// What a child is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// Writes the logs.
     Log,
@@ -28,6 +31,8 @@ pub enum Kind {
     Engine,
     /// Serves.
     Worker,
+    /// A new program that shows that it could take over.
+    Proof,
 }
 
 impl Kind {
@@ -38,12 +43,13 @@ impl Kind {
             Kind::Migration => "migration",
             Kind::Engine => "engine",
             Kind::Worker => "worker",
+            Kind::Proof => "proof",
         }
     }
 }
 
 /// Where a child is in its life; the durations are monotonic times.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Life {
     /// Forked; killed when it is not ready by then.
     Booting(Duration),
@@ -56,7 +62,7 @@ pub enum Life {
 }
 
 /// One child.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Child {
     /// Its name inside the master.
     pub id: ChildId,
@@ -75,13 +81,24 @@ pub struct Child {
     /// When it said that it was ready.
     pub was_ready: bool,
     /// Why we ended it.
-    pub ended_for: Option<&'static str>,
+    pub ended_for: Option<Cow<'static, str>>,
     /// Why it could not serve, in its own words.
     pub failed: Option<String>,
 }
 
+impl Child {
+    /// Why it could not do what it was for: in its own words, else how it ended and why we ended it.
+    pub fn reason(&self, how: How) -> String {
+        match (&self.failed, &self.ended_for) {
+            (Some(own), _) => own.clone(),
+            (None, Some(why)) => format!("{} {}: {why} ({how})", self.kind.as_str(), self.pid),
+            (None, None) => format!("{} {}: {how}", self.kind.as_str(), self.pid),
+        }
+    }
+}
+
 /// How soon a dead child may be replaced.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Backoff {
     deaths: VecDeque<Duration>,
     delay: Duration,
@@ -124,7 +141,7 @@ impl Backoff {
 }
 
 /// One worker's place: the number of places is the number of workers wanted.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Place {
     /// Who stands there.
     pub child: Option<ChildId>,
@@ -133,7 +150,7 @@ pub struct Place {
 }
 
 /// All children.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Roster {
     children: Vec<Child>,
     last: ChildId,

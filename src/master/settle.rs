@@ -29,6 +29,7 @@ impl State {
                 self.settle_helper(now, Kind::Engine, self.shape.engine.is_some());
                 self.settle_store(now);
                 self.settle_workers(now);
+                self.settle_upgrade(now);
                 self.settle_roll(now);
                 self.settle_announcement();
             }
@@ -98,7 +99,7 @@ impl State {
     /// Workers first, then the engine that they use, then the log that all write to.
     fn settle_stopping(&mut self, now: Duration) {
         let any = |state: &State, kind| state.roster.of(kind).next().is_some();
-        if any(self, Kind::Worker) || any(self, Kind::Migration) {
+        if any(self, Kind::Worker) || any(self, Kind::Migration) || any(self, Kind::Proof) {
             return;
         }
         if any(self, Kind::Engine) {
@@ -121,7 +122,7 @@ impl State {
             let Some(child) = self.roster.get_mut(id) else { continue };
             if matches!(child.life, Life::Ready | Life::Booting(_)) {
                 child.life = Life::Leaving(now + HELPERS_END_LIMIT);
-                child.ended_for = Some("its work is done");
+                child.ended_for = Some("its work is done".into());
                 let pid = child.pid;
                 if kind == Kind::Engine {
                     self.act(Action::Kill(pid, Signal::SIGTERM));

@@ -10,10 +10,12 @@
 use super::report::Report;
 use super::roll::{Roll, Stage};
 use super::roster::{Backoff, Child, ChildId, Kind, Life, Place, Roster};
+use super::upgrade::Upgrade;
 use crate::board::EngineState;
 use crate::sys::wait::How;
 use crate::worker::link::{ToMaster, ToWorker};
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
@@ -24,11 +26,15 @@ const ENGINE_BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// Bringing a schema up to date takes this long at most.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(120);
 /// A told child that is not gone so long after its limit is killed.
-const KILL_AFTER: Duration = Duration::from_secs(1);
+pub(super) const KILL_AFTER: Duration = Duration::from_secs(1);
+/// What a new program gets beside the boot of its worker to show that it stands.
+const PROOF_LIMIT: Duration = Duration::from_secs(3);
 /// What the engine and the log process get to end.
 pub(super) const HELPERS_END_LIMIT: Duration = Duration::from_secs(2);
 /// Workers alive at once, as a multiple of those wanted; beyond it the next reload waits.
 const ALIVE_FACTOR_MAX: usize = 3;
+/// The highest number of workers that may be asked for.
+pub(super) const WORKERS_MAX: usize = crate::board::SLOTS_MAX / ALIVE_FACTOR_MAX;
 /// Each place tries so often before the first boot is given up.
 const BOOT_TRIES: u32 = 2;
 
@@ -38,7 +44,7 @@ pub const EXIT_NO_WORKER: i32 = 3;
 pub const EXIT_FAILURE: i32 = 1;
 
 /// What of a configuration the master itself acts on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
     /// Workers wanted.
     pub workers: usize,
@@ -67,12 +73,20 @@ pub enum Event {
     StopNow,
     /// HUP.
     Reload,
+    /// USR2.
+    Upgrade,
+    /// This process is the new program of an upgrade, and has taken over.
+    TakenOver,
+    /// The program could not be replaced.
+    ReplaceFailed(String),
     /// USR1.
     Reopen,
     /// TTIN.
     More,
     /// TTOU.
     Fewer,
+    /// So many workers.
+    Scale(usize),
     /// The files were read again and are good; they are this generation.
     Loaded(u32, Shape),
     /// They are not.
@@ -119,7 +133,7 @@ pub enum Action {
 }
 
 /// Where the master is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// No worker was ready yet.
     Booting,
@@ -142,21 +156,27 @@ impl fmt::Display for Phase {
     }
 }
 
-/// The master's whole mind.
+/// The master's whole mind. An upgrade hands it on: see `handover`.
+#[derive(Serialize, Deserialize)]
 pub struct State {
     pub(super) phase: Phase,
     pub(super) shape: Shape,
     pub(super) generation: u32,
     pub(super) roster: Roster,
     pub(super) places: Vec<Place>,
+    /// None while the program is replaced.
+    #[serde(skip)]
     pub(super) roll: Option<Roll>,
     pub(super) reload_waits: bool,
+    pub(super) upgrade: Option<Upgrade>,
+    pub(super) upgrade_waits: bool,
     pub(super) migrated: bool,
     pub(super) announced: bool,
     pub(super) helpers: [Backoff; 2],
     engine_state: EngineState,
     pub(super) logs_closed: bool,
     pub(super) exit_code: i32,
+    #[serde(skip)]
     pub(super) actions: Vec<Action>,
 }
 
@@ -172,6 +192,8 @@ impl State {
             places,
             roll: None,
             reload_waits: false,
+            upgrade: None,
+            upgrade_waits: false,
             migrated: false,
             announced: false,
             helpers: [Backoff::default(), Backoff::default()],
@@ -189,9 +211,13 @@ impl State {
             Event::Stop => self.stop(now),
             Event::StopNow => self.stop_now(now),
             Event::Reload => self.ask_reload(),
+            Event::Upgrade => self.ask_upgrade(),
+            Event::TakenOver => self.taken_over(),
+            Event::ReplaceFailed(reason) => self.replace_failed(&reason),
             Event::Reopen => self.act(Action::Reopen),
             Event::More => self.resize(self.places.len() + 1),
             Event::Fewer => self.resize(self.places.len().saturating_sub(1).max(1)),
+            Event::Scale(workers) => self.resize(workers.max(1)),
             Event::Loaded(generation, shape) => self.loaded(now, generation, shape),
             Event::LoadRefused(reason) => self.load_refused(reason),
             Event::Forked(id, pid) => self.forked(id, pid),
@@ -262,6 +288,7 @@ impl State {
             Kind::Engine => ENGINE_BOOT_LIMIT,
             Kind::Log => HELPERS_END_LIMIT,
             Kind::Migration => MIGRATION_LIMIT,
+            Kind::Proof => self.shape.boot_timeout + PROOF_LIMIT,
         };
         let id = self.roster.enrol(kind, generation, now, limit);
         self.act(Action::Fork(id));
@@ -273,7 +300,7 @@ impl State {
         let Some(child) = self.roster.get_mut(id) else { return };
         if !matches!(child.life, Life::Killed) {
             child.life = Life::Leaving(now + delay + limit + KILL_AFTER);
-            child.ended_for = Some(why);
+            child.ended_for = Some(why.into());
             self.act(Action::Tell(id, ToWorker::Drain { limit, grace: GRACE.min(limit), delay }));
         }
     }
@@ -282,53 +309,16 @@ impl State {
         let Some(child) = self.roster.get_mut(id) else { return };
         if child.pid > 0 && child.life != Life::Killed {
             child.life = Life::Killed;
-            child.ended_for = Some(why);
+            child.ended_for = Some(why.into());
             let pid = child.pid;
             self.act(Action::Kill(pid, Signal::SIGKILL));
         }
     }
 
     fn resize(&mut self, workers: usize) {
-        if self.phase != Phase::Stopping && workers <= crate::board::SLOTS_MAX / ALIVE_FACTOR_MAX {
+        if self.phase != Phase::Stopping && workers <= WORKERS_MAX {
             self.places.resize_with(workers, Place::default);
             self.report(Report::Resized { workers });
-        }
-    }
-
-    fn stop(&mut self, now: Duration) {
-        let again = self.phase == Phase::Stopping;
-        let (limit, delay) = match again {
-            true => (self.shape.graceful_timeout.min(KILL_AFTER), Duration::ZERO),
-            false => (self.shape.graceful_timeout, self.shape.drain_delay),
-        };
-        self.begin_stopping(0);
-        for id in self.ids(Kind::Worker) {
-            self.drain(now, id, limit, delay, "the server stops");
-        }
-    }
-
-    fn stop_now(&mut self, now: Duration) {
-        self.begin_stopping(0);
-        for id in self.ids(Kind::Worker) {
-            let Some(child) = self.roster.get_mut(id) else { continue };
-            if child.life != Life::Killed {
-                child.life = Life::Leaving(now + KILL_AFTER);
-                child.ended_for = Some("the server stops now");
-                let pid = child.pid;
-                self.act(Action::Kill(pid, Signal::SIGQUIT));
-            }
-        }
-    }
-
-    fn begin_stopping(&mut self, code: i32) {
-        if self.phase != Phase::Stopping {
-            self.exit_code = code;
-            self.roll = None;
-            self.reload_waits = false;
-            self.enter(Phase::Stopping);
-            for id in self.ids(Kind::Migration) {
-                self.kill(id, "the server stops");
-            }
         }
     }
 
@@ -356,6 +346,7 @@ impl State {
                 self.canary_failed(id, &reason);
             }
             Kind::Migration => self.migration_ended(id, Err(reason)),
+            Kind::Proof => self.proof_ended(id, Err(reason)),
             Kind::Log | Kind::Engine => self.helpers[helper(child.kind)].refused(now),
         }
     }
@@ -384,7 +375,7 @@ impl State {
                 match kind {
                     Kind::Engine => self.show_engine(EngineState::Ready),
                     Kind::Worker => self.canary_ready(now, id),
-                    Kind::Log | Kind::Migration => {}
+                    Kind::Log | Kind::Migration | Kind::Proof => {}
                 }
             }
             ToMaster::Ready => {}
@@ -395,13 +386,14 @@ impl State {
         let Some(child) = self.roster.remove_pid(pid) else {
             return self.report(Report::Stranger { pid, how });
         };
-        let expected = child.ended_for.is_some() || (child.kind == Kind::Migration && how == How::Code(0));
+        let expected =
+            child.ended_for.is_some() || (matches!(child.kind, Kind::Migration | Kind::Proof) && how == How::Code(0));
         self.report(Report::Ended { child: child.clone(), how, age: now.saturating_sub(child.since), expected });
         match child.kind {
             Kind::Worker => self.worker_ended(now, &child, how),
             Kind::Migration => {
-                let failed = child.failed.clone().unwrap_or_else(|| how.to_string());
-                self.migration_ended(child.id, if how == How::Code(0) { Ok(()) } else { Err(failed) });
+                let ended = if how == How::Code(0) { Ok(()) } else { Err(child.reason(how)) };
+                self.migration_ended(child.id, ended);
             }
             Kind::Engine => {
                 self.helper_ended(now, &child);
@@ -409,6 +401,8 @@ impl State {
                 self.show_engine(down);
             }
             Kind::Log => self.helper_ended(now, &child),
+            Kind::Proof if child.was_ready && how == How::Code(0) => self.proof_ended(child.id, Ok(())),
+            Kind::Proof => self.proof_ended(child.id, Err(child.reason(how))),
         }
     }
 
@@ -427,7 +421,7 @@ impl State {
         {
             self.places[place].backoff.died(now, child.was_ready);
         }
-        let reason = child.failed.clone().unwrap_or_else(|| how.to_string());
+        let reason = child.reason(how);
         self.canary_failed(child.id, &reason);
         let hopeless = self.places.iter().all(|place| place.backoff.failures() >= BOOT_TRIES);
         if self.phase == Phase::Booting && hopeless {

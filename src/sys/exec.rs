@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
 /// Replaces this process by `program`; returns only when that failed.
@@ -14,6 +15,29 @@ pub fn exec(program: &OsStr, args: &[OsString], environment: &[(OsString, OsStri
     let args = args.iter().map(|arg| c_string(arg.as_bytes())).collect::<io::Result<Vec<_>>>()?;
     let environment = environment.iter().map(pair).collect::<io::Result<Vec<_>>>()?;
     Ok(nix::unistd::execve(&program, &args, &environment)?)
+}
+
+/// The same for a program that is named by an open descriptor, wherever its file is by now.
+///
+/// # Errors
+/// As [`exec`].
+pub fn exec_descriptor(
+    program: &OwnedFd,
+    args: &[OsString],
+    environment: &[(OsString, OsString)],
+) -> io::Result<Infallible> {
+    let args = args.iter().map(|arg| c_string(arg.as_bytes())).collect::<io::Result<Vec<_>>>()?;
+    let environment = environment.iter().map(pair).collect::<io::Result<Vec<_>>>()?;
+    Ok(nix::unistd::fexecve(program, &args, &environment)?)
+}
+
+/// The file of this program, which stays executable when its name is given to another.
+///
+/// # Errors
+/// No /proc.
+pub fn own_program() -> io::Result<OwnedFd> {
+    use nix::fcntl::{OFlag, open};
+    Ok(open("/proc/self/exe", OFlag::O_PATH | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?)
 }
 
 fn pair((name, value): &(OsString, OsString)) -> io::Result<CString> {

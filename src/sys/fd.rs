@@ -63,6 +63,24 @@ pub fn keep_over_exec(raw: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Undoes [`keep_over_exec`].
+///
+/// # Errors
+/// `EBADF`.
+pub fn close_on_exec(raw: RawFd) -> io::Result<()> {
+    nix::fcntl::fcntl(borrow(raw)?, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    Ok(())
+}
+
+/// Another descriptor for what `raw` stands for, close-on-exec.
+///
+/// # Errors
+/// `EBADF`, or out of descriptors.
+pub fn duplicate(raw: RawFd) -> io::Result<OwnedFd> {
+    let copy = nix::fcntl::fcntl(borrow(raw)?, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    adopt(copy)
+}
+
 /// Closes every descriptor above stderr that is not in `keep`: what a forked child inherited and must not hold,
 /// for a kept copy of a peer's socket would hide its end of file.
 pub fn close_all_but(keep: &[RawFd]) {

@@ -2,6 +2,7 @@
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, Group, Pid, Uid, User, getppid, setgid, setgroups, setuid};
 use std::io;
 
@@ -77,6 +78,27 @@ pub fn name(name: &str) {
     if let Ok(name) = std::ffi::CString::new(name) {
         let _ = prctl::set_name(&name);
     }
+}
+
+/// This process's effective user.
+pub fn uid() -> u32 {
+    Uid::effective().as_raw()
+}
+
+/// The user at the other end of a Unix socket, as it was when that end was connected.
+///
+/// # Errors
+/// Not a Unix socket.
+pub fn peer(stream: &impl std::os::fd::AsFd) -> io::Result<u32> {
+    Ok(getsockopt(stream, sockopt::PeerCredentials)?.uid())
+}
+
+/// Resident memory in bytes, from proc(5); `None` for a process that is gone.
+pub fn rss_bytes(pid: i32) -> Option<u64> {
+    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = pages.split(' ').nth(1)?.parse().ok()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    Some(pages * page as u64)
 }
 
 /// True when this process is root.

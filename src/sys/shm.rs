@@ -7,7 +7,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::AtomicU64;
 
 /// A mapping that every forked child shares.
@@ -57,6 +57,38 @@ impl Words {
         self.words
     }
 }
+
+/// Bytes in an anonymous file that nobody can change any more.
+///
+/// # Errors
+/// Out of memory or descriptors.
+pub fn sealed(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let file = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let mut file = std::fs::File::from(file);
+    std::io::Write::write_all(&mut file, bytes)?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(SEALED))?;
+    Ok(file.into())
+}
+
+/// Reads what [`sealed`] wrote, wherever others stand in the file.
+///
+/// # Errors
+/// Not an open descriptor, not sealed, longer than `bytes_max`.
+pub fn read_sealed(raw: RawFd, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let invalid = |text| io::Error::new(io::ErrorKind::InvalidData, text);
+    let file = std::fs::File::from(super::fd::duplicate(raw)?);
+    let seals = fcntl(&file, FcntlArg::F_GET_SEALS).map_err(|_| invalid("not a sealed memory file"))?;
+    let length = file.metadata()?.len();
+    if seals & SEALED.bits() != SEALED.bits() || length > bytes_max {
+        return Err(invalid("not sealed, or too long"));
+    }
+    let mut bytes = vec![0; length as usize];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0)?;
+    Ok(bytes)
+}
+
+const SEALED: SealFlag =
+    SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_WRITE).union(SealFlag::F_SEAL_SEAL);
 
 impl AsFd for Words {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -81,15 +81,21 @@ pub fn unblock_all() -> io::Result<()> {
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
 }
 
-/// Blocks every signal and returns the former mask.
-pub(super) fn block_all() -> io::Result<SigSet> {
+/// Blocks every signal and returns the former mask; what comes meanwhile waits, over an exec too.
+///
+/// # Errors
+/// None that the kernel documents for these arguments.
+pub fn block_all() -> io::Result<SigSet> {
     let mut former = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut former))?;
     Ok(former)
 }
 
 /// Puts a mask from [`block_all`] back.
-pub(super) fn restore(mask: &SigSet) -> io::Result<()> {
+///
+/// # Errors
+/// As [`block_all`].
+pub fn restore(mask: &SigSet) -> io::Result<()> {
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None)?)
 }
 

@@ -35,6 +35,18 @@ pub struct Exit {
     pub how: How,
 }
 
+/// Waits for the end of a child that was just killed.
+pub fn until_ended(pid: i32) -> Option<How> {
+    loop {
+        match waitpid(Pid::from_raw(pid), None) {
+            Ok(WaitStatus::Exited(_, code)) => return Some(How::Code(code)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Some(How::Signal(signal as i32)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
 /// Reaps every child that has ended, without waiting. As PID 1 that includes orphans: the caller must ignore
 /// process ids that it does not know.
 pub fn reap() -> Vec<Exit> {

@@ -2,9 +2,9 @@
 
 use super::balance::Balance;
 use crate::board::Lane;
-use crate::http::{App, connection};
+use crate::http::{App, front};
 use crate::limit::Peer;
-use crate::listener::{Door, Purpose};
+use crate::listener::{Gate, Purpose};
 use crate::sys::{clock, readiness};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::Socket;
@@ -26,13 +26,13 @@ const RETRY: Duration = Duration::from_millis(100);
 /// # Errors
 /// The socket cannot be watched.
 pub async fn run(
-    door: Door,
+    door: Gate,
     app: Arc<App>,
     lane: Lane,
     balance: Balance,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let Door { socket, purpose } = door;
+    let Gate { socket, purpose } = door;
     let listener = readiness::watch(socket)?;
     tokio::select! {
         biased;
@@ -94,14 +94,14 @@ fn open((stream, purpose): (Socket, Purpose), peer: Option<IpAddr>, app: &Arc<Ap
             let Ok(stream) = tokio::net::TcpStream::from_std(stream.into()) else { return };
             tokio::spawn(async move {
                 let _permit = permit;
-                connection::serve(app, (Peer::Address(client), purpose), stream).await;
+                front::serve(app, (Peer::Address(client), purpose), stream).await;
             });
         }
         None => {
             let Ok(stream) = tokio::net::UnixStream::from_std(stream.into()) else { return };
             tokio::spawn(async move {
                 let _permit = permit;
-                connection::serve(app, (Peer::Unix, purpose), stream).await;
+                front::serve(app, (Peer::Unix, purpose), stream).await;
             });
         }
     }

@@ -16,10 +16,11 @@ pub mod link;
 
 use crate::board::{Board, Lane, Sender, State};
 use crate::chat::{self, Chat, store::Store};
+use crate::http::auth::Door;
 use crate::http::leaving::Leaving;
 use crate::http::{self, App};
 use crate::limit::{self, Limiter};
-use crate::listener::{Door, Listener};
+use crate::listener::Gate;
 use crate::log;
 use crate::sys::{clock, readiness, signal::SelfPipe};
 use balance::Balance;
@@ -67,7 +68,7 @@ pub struct Kit {
     /// Its configuration.
     pub plan: Plan,
     /// The shared sockets.
-    pub listeners: Vec<Door>,
+    pub listeners: Vec<Gate>,
     /// To the master.
     pub link: OwnedFd,
     /// Its end of a log pipe.
@@ -80,16 +81,6 @@ pub struct Kit {
     pub slot: usize,
 }
 
-impl Kit {
-    /// Clones the listening sockets for a child.
-    ///
-    /// # Errors
-    /// Out of descriptors.
-    pub fn sockets(listeners: &[Listener]) -> io::Result<Vec<Door>> {
-        listeners.iter().map(Listener::door).collect()
-    }
-}
-
 /// Lives a worker's life; returns its exit code.
 pub fn run(kit: Kit) -> i32 {
     let slot = kit.board.slot(kit.slot);
@@ -97,12 +88,11 @@ pub fn run(kit: Kit) -> i32 {
     let started = log::start_worker(&kit.plan.log, Sender::Slot(kit.slot), kit.log, kit.board);
     let ended = started.as_ref().map_err(Clone::clone).and_then(|_| {
         let store = Store::open(&kit.plan.store).map_err(|error| format!("session store: {error}"))?;
-        let limits = limits(&kit.plan, kit.limits).map_err(|error| format!("limits: {error}"))?;
         let shared = Shared {
             health: Arc::new(chat::Watch::new(kit.board, kit.plan.chat.engine)),
             plan: kit.plan,
             store,
-            limits,
+            limits: kit.limits,
             board: kit.board,
             slot: kit.slot,
             leaving: Arc::default(),
@@ -124,14 +114,6 @@ pub fn run(kit: Kit) -> i32 {
     code
 }
 
-/// The shared counts under this worker's own plan, which may be a newer one than that of the master's start.
-fn limits(plan: &Plan, shared: Option<limit::Shared>) -> io::Result<Option<limit::Shared>> {
-    match (&plan.limits, shared) {
-        (Some(limits), Some(shared)) => shared.reload(limits).map(Some),
-        _ => Ok(None),
-    }
-}
-
 /// What the lanes of one worker have in common.
 #[derive(Clone)]
 struct Shared {
@@ -146,10 +128,10 @@ struct Shared {
     ending: watch::Sender<bool>,
 }
 
-fn live(shared: Shared, listeners: Vec<Door>, link: OwnedFd) -> io::Result<()> {
+fn live(shared: Shared, listeners: Vec<Gate>, link: OwnedFd) -> io::Result<()> {
     let (up, ups) = mpsc::channel();
     for number in 1..shared.plan.threads {
-        let sockets = listeners.iter().map(Door::try_clone).collect::<io::Result<Vec<_>>>()?;
+        let sockets = listeners.iter().map(Gate::try_clone).collect::<io::Result<Vec<_>>>()?;
         let (shared, up) = (shared.clone(), up.clone());
         std::thread::Builder::new().name(format!("lane {number}")).spawn(move || {
             let lines_wait = Arc::new(Notify::new());
@@ -202,7 +184,7 @@ async fn hand_over_lines(waiting: Arc<Notify>) {
 }
 
 /// One loop: accepts from every socket until the drain, and beats until the process ends.
-async fn lane(shared: &Shared, sockets: Vec<Door>, number: usize, up: &mpsc::Sender<io::Result<()>>) -> io::Result<()> {
+async fn lane(shared: &Shared, sockets: Vec<Gate>, number: usize, up: &mpsc::Sender<io::Result<()>>) -> io::Result<()> {
     let own = shared.board.slot(shared.slot).lane(number);
     let chat =
         Chat::new(shared.plan.chat.clone(), shared.store.clone(), shared.health.clone(), shared.ending.subscribe());
@@ -212,6 +194,9 @@ async fn lane(shared: &Shared, sockets: Vec<Door>, number: usize, up: &mpsc::Sen
     let app = Arc::new(app);
     if let Some(limiter) = app.limiter() {
         tokio::spawn(limiter.keep());
+    }
+    if let Some(door) = app.door() {
+        tokio::spawn(watch_keys(door.clone()));
     }
     own.turn(clock::monotonic_ms());
     for socket in sockets {
@@ -251,6 +236,24 @@ async fn tend(app: Arc<App>) {
             && let Err(error) = app.chat().purge().await
         {
             tracing::warn!(%error, "old sessions were not deleted");
+        }
+    }
+}
+
+/// Takes new keys over when their file changes; what cannot be read changes nothing.
+async fn watch_keys(door: Arc<Door>) {
+    let mut seen = door.stamp();
+    let mut ticks = tokio::time::interval(TEND);
+    loop {
+        ticks.tick().await;
+        let looking = door.clone();
+        let looked = tokio::task::spawn_blocking(move || (looking.refresh(&mut seen), seen)).await;
+        let Ok((result, stamp)) = looked else { continue };
+        seen = stamp;
+        match result {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("API keys read again"),
+            Err(reason) => tracing::warn!(%reason, "API keys not read again: the old ones go on"),
         }
     }
 }

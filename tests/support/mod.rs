@@ -6,6 +6,7 @@ mod footprint;
 mod load;
 mod server;
 mod upstream;
+mod venv;
 
 pub use browser::Browser;
 pub use client::{Answer, Connection, post};
@@ -13,6 +14,7 @@ pub use footprint::Footprint;
 pub use load::Load;
 pub use server::{Server, lives, run};
 pub use upstream::{Upstream, Way};
+pub use venv::python_with;
 
 use std::time::{Duration, Instant};
 

@@ -32,6 +32,7 @@ fn program(home: &Path, wrapper: &[&str]) -> Command {
     command.args(&words[1..]);
     command.current_dir(home).env_clear().env("PATH", "/usr/bin:/bin");
     command.env("LOG_DIR", home.join("logs")).env("DATABASE_URL", format!("sqlite:{}", home.join("c.db").display()));
+    command.env("CONTROL_SOCKET", home.join("control.sock"));
     command.env("BIND", "127.0.0.1:0").env("LOG_FORMAT", "json").env("LOG_CLIENT", "full");
     command
 }
@@ -105,6 +106,13 @@ impl Server {
         Server { child, lines, said, home, address: String::new() }
     }
 
+    /// Runs the program beside the server, on the same store.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = program(&self.home, &[]);
+        command.env("CHAT_UPSTREAM", "http://127.0.0.1:9").args(arguments).stdin(Stdio::null());
+        command.output().unwrap()
+    }
+
     /// Waits for a line with this message.
     pub fn expect(&self, message: &str) -> Value {
         self.expect_that(message, |event| event["message"] == message)
@@ -124,6 +132,24 @@ impl Server {
                 return event;
             }
         }
+    }
+
+    /// Runs a command for this server, as an operator in its directory, to its end.
+    pub fn order(&self, arguments: &[&str]) -> Output {
+        program(&self.home, &[]).args(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Begins such a command.
+    pub fn begin(&self, arguments: &[&str]) -> Child {
+        let mut command = program(&self.home, &[]);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// The answer to `chatcorn status --json`.
+    pub fn status(&self) -> Value {
+        let output = self.order(&["status", "--json"]);
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// The master: our child, or the only child of the program that it was started through.

@@ -7,6 +7,7 @@
 //! An answer comes after the commit. A call that is dropped while it waits still happens. Every call ends within
 //! [`CALL_LIMIT`]: a locked, full or garbled database is an error, never a hanging request.
 
+pub mod admin;
 mod schema;
 mod worker;
 

@@ -62,9 +62,23 @@ pub const PURGE: &str =
 /// A write that changes nothing, to see that writing works.
 pub const PROBE: &str = "SELECT id FROM sessions WHERE id = 0";
 
+/// For the operator: the sessions used last.
+pub const LIST: &str = "SELECT id, name, principal, user_id, mode, created_ms, active_ms, \
+    (SELECT count(*) FROM turns WHERE session_id = sessions.id) \
+    FROM sessions WHERE active_ms <= ?1 ORDER BY active_ms DESC LIMIT ?2";
+/// For the operator: one of them.
+pub const LIST_ONE: &str = "SELECT id, name, principal, user_id, mode, created_ms, active_ms, \
+    (SELECT count(*) FROM turns WHERE session_id = sessions.id) FROM sessions WHERE id = ?1";
+/// For the operator: everything that was said.
+pub const ALL_TURNS: &str =
+    "SELECT created_ms, user, assistant, state FROM turns WHERE session_id = ?1 ORDER BY created_ms, id";
+/// For the operator: a session with its turns.
+pub const DELETE: &str = "DELETE FROM sessions WHERE id = ?1";
+
 /// All of them, for the test that asks SQLite how it would run each.
 #[cfg(test)]
-const STATEMENTS: &[&str] = &[FIND, CREATE, TOUCH, SET_MODE, TURNS, BEGIN_TURN, END_TURN, PURGE, PROBE];
+const STATEMENTS: &[&str] =
+    &[FIND, CREATE, TOUCH, SET_MODE, TURNS, BEGIN_TURN, END_TURN, PURGE, PROBE, LIST, LIST_ONE, ALL_TURNS, DELETE];
 
 /// Opens the database for reading and writing.
 ///

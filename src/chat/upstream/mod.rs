@@ -1,17 +1,26 @@
 //! The one client for every OpenAI-compatible server: the engine on its Unix socket, vLLM, Ollama, a router.
 //!
 //! ```text
-//! open: target by target, until one answers ──▶ Stream: SSE ──▶ Piece, Piece, … ──▶ end
+//! target by target, until one answers ─┬─▶ open:  Stream ──▶ Piece, Piece, … ──▶ end    (/api takes replies apart)
+//!                                      └─▶ relay: Relay  ──▶ the upstream's bytes ──▶ end  (/v1 only looks at them)
 //! ```
 //! Every step has its limit: connect, first token, silence between tokens, the whole. Before the first byte a call
 //! may move on to the next target; afterwards never. Dropping the stream closes the connection, which is how an
 //! upstream learns that nobody reads any more.
 
 pub mod connector;
+mod events;
+mod relay;
+mod reply;
+mod rest;
 pub mod sse;
 
-use super::error::Error;
-use super::wire::{Chunk, Completion, ErrorBody, Request, Usage};
+pub use relay::{Ending, Relay, Relayed};
+pub use reply::{Piece, Stream};
+
+use super::error::{Error, Refusal};
+use super::wire::{ErrorBody, Models, Request};
+use crate::sys::clock;
 use bytes::Bytes;
 use connector::{Connector, Place};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -19,20 +28,18 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use std::collections::VecDeque;
+use rest::Rest;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// Most bytes of an answer that is not a stream, errors included.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
-/// Longest reply text in bytes: an upstream that never ends is cut.
-const REPLY_BYTES_MAX: usize = 1 << 20;
 /// Idle connections kept to each upstream.
 const IDLE_CONNECTIONS_MAX: usize = 32;
 /// Shorter than what servers commonly keep, so that a kept connection is rarely a dead one.
 const IDLE_KEPT: Duration = Duration::from_secs(20);
-/// How long the end of a body may follow its last event.
-const END_LIMIT: Duration = Duration::from_millis(20);
+/// Upstreams at most.
+pub const TARGETS_MAX: usize = 16;
 /// What a client is told to wait for when an upstream says nothing.
 const RETRY_S: u64 = 2;
 
@@ -47,6 +54,8 @@ pub struct Target {
     pub base_path: String,
     /// `Authorization`, marked sensitive.
     pub bearer: Option<HeaderValue>,
+    /// Our own engine, whose words may be passed on.
+    pub own: bool,
 }
 
 /// Time limits of a call.
@@ -71,43 +80,47 @@ pub struct Call {
     pub deadline: Instant,
 }
 
-/// A piece of a reply.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Piece {
-    /// Text to append.
-    Text(String),
-    /// The model's own reasoning.
-    Reasoning(String),
-    /// The server's count.
-    Usage(Usage),
-    /// Why it ended.
-    Finish(String),
-}
-
 /// All upstreams, in order of preference.
 pub struct Upstream {
-    targets: Vec<(Target, Client<Connector, Full<Bytes>>)>,
+    ways: Vec<Way>,
     limits: Limits,
+}
+
+/// The way to one of them.
+struct Way {
+    target: Target,
+    connector: Connector,
+    client: Client<Connector, Full<Bytes>>,
+    rest: Rest,
+}
+
+/// What an upstream is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Whole,
+    Stream,
+    Models,
+}
+
+/// The head of a good answer, and the body that follows.
+struct Answer {
+    head: http::response::Parts,
+    body: Incoming,
+    /// The first token must be there by then.
+    until: Instant,
 }
 
 impl Upstream {
     /// A client with its own connection pools; made inside a runtime.
     pub fn new(targets: Vec<Target>, limits: Limits) -> Upstream {
-        let client = |target: &Target| {
-            Client::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(IDLE_KEPT)
-                .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-                .build(Connector::new(target.place.clone(), limits.connect))
-        };
-        let targets = targets.into_iter().map(|target| (target.clone(), client(&target))).collect();
-        Upstream { targets, limits }
+        let ways = targets.into_iter().take(TARGETS_MAX).map(|target| Way::new(target, limits.connect)).collect();
+        Upstream { ways, limits }
     }
 
     /// True when any of them accepts a connection now.
     pub async fn reachable(&self) -> bool {
-        for (target, _) in &self.targets {
-            if Connector::new(target.place.clone(), self.limits.connect).connect().await.is_ok() {
+        for way in &self.ways {
+            if way.connector.connect().await.is_ok() {
                 return true;
             }
         }
@@ -121,217 +134,211 @@ impl Upstream {
     pub async fn open(&self, request: &Request, call: &Call) -> Result<Stream, Error> {
         let body = serde_json::to_vec(request).map_err(|error| Error::Upstream(error.to_string()))?;
         let body = Bytes::from(body);
-        let mut failure = Error::NotReady("no upstream is configured".to_owned());
-        for (target, client) in &self.targets {
-            match self.ask(target, client, body.clone(), call).await {
-                Ok(stream) => return Ok(stream),
-                Err(error @ (Error::ContextLength(_) | Error::Timeout(_))) => return Err(error),
+        let (mut tried, mut failure) = (0, none());
+        while let Some(way) = self.next(&mut tried) {
+            let begun = match self.send(way, Wish::Stream, &body, call).await {
+                Ok(answer) => Stream::begin(answer, self.limits.idle, call.deadline).await,
+                // The request is ours, so a refusal of it is no fault of the client's.
+                Err(Error::Refused(refusal)) => Err(Error::Upstream(refusal.inside)),
+                Err(error) => Err(error),
+            };
+            match way.saw(begun) {
+                Err(error) if !error.is_final() => failure = error,
+                begun => return begun,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Passes a client's own request on; returns when an upstream has answered, or has sent the first event of a stream.
+    ///
+    /// # Errors
+    /// The last upstream's failure, when none can.
+    pub async fn relay(&self, body: &Bytes, stream: bool, call: &Call, ending: Ending) -> Result<Relayed, Error> {
+        let wish = if stream { Wish::Stream } else { Wish::Whole };
+        let (mut tried, mut failure) = (0, none());
+        while let Some(way) = self.next(&mut tried) {
+            let begun = match self.send(way, wish, body, call).await {
+                Ok(answer) if stream && answer.is_stream() => {
+                    Relay::begin(answer, self.limits.idle, call.deadline, ending.clone()).await.map(Relayed::Stream)
+                }
+                Ok(_) if stream => Err(Error::Upstream("it does not stream".to_owned())),
+                Ok(answer) => relay::whole(answer, ending.clone()).await.map(Relayed::Whole),
+                Err(error) => Err(error),
+            };
+            match way.saw(begun) {
+                Err(error) if !error.is_final() => failure = error,
+                begun => return begun,
+            }
+        }
+        Err(failure)
+    }
+
+    /// The models of the first upstream that tells them, as it tells them.
+    ///
+    /// # Errors
+    /// The last upstream's failure, when none can.
+    pub async fn models(&self, call: &Call) -> Result<Bytes, Error> {
+        let (mut tried, mut failure) = (0, none());
+        while let Some(way) = self.next(&mut tried) {
+            let told = match self.send(way, Wish::Models, &Bytes::new(), call).await {
+                Ok(answer) => answer.collect().await,
+                Err(error) => Err(error),
+            };
+            match told {
+                Ok(bytes) if serde_json::from_slice::<Models>(&bytes).is_ok() => return Ok(bytes),
+                Ok(_) => failure = Error::Upstream("its answer is not a list of models".to_owned()),
+                Err(Error::Refused(refusal)) => failure = Error::Upstream(refusal.inside),
                 Err(error) => failure = error,
             }
         }
         Err(failure)
     }
 
-    async fn ask(
-        &self,
-        target: &Target,
-        client: &Client<Connector, Full<Bytes>>,
-        body: Bytes,
-        call: &Call,
-    ) -> Result<Stream, Error> {
-        let until = call.deadline.min(Instant::now() + self.limits.first_token);
-        let answer = timeout_at(until, client.request(target.request(body, call)?));
-        let answer = answer.await.map_err(|_| Error::Timeout("the upstream's first token"))?.map_err(refused)?;
-        let (head, body) = answer.into_parts();
-        if !head.status.is_success() {
-            return Err(self.failed(&head, body, until).await);
-        }
-        let streamed =
-            head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-        let mut stream = Stream {
-            body: Some(body),
-            parser: sse::Parser::default(),
-            pieces: VecDeque::new(),
-            idle: self.limits.idle,
-            until,
-            deadline: call.deadline,
-            reply_bytes: 0,
-            model: None,
-            finished: false,
-            done: false,
-        };
-        if !streamed {
-            stream.take_whole().await?;
-        }
-        Ok(stream)
+    /// The next to ask: in order of preference, those that rest at the end. `tried` has a bit for each.
+    fn next(&self, tried: &mut u64) -> Option<&Way> {
+        let now_ms = clock::monotonic_ms();
+        let open = |at: &usize| *tried & (1 << at) == 0;
+        let all = 0..self.ways.len();
+        let rested = all.clone().filter(open).find(|at| self.ways[*at].rest.is_over(now_ms));
+        let at = rested.or_else(|| all.clone().find(open))?;
+        *tried |= 1 << at;
+        self.ways.get(at)
     }
 
-    /// What an answer with an error status means. The upstream's own words go to the log, cut, and nowhere else.
-    async fn failed(&self, head: &http::response::Parts, body: Incoming, until: Instant) -> Error {
-        let retry_s = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let collected = timeout_at(until, Limited::new(body, ANSWER_BYTES_MAX).collect()).await;
-        let bytes = collected.ok().and_then(Result::ok).map(|whole| whole.to_bytes()).unwrap_or_default();
-        let detail = serde_json::from_slice::<ErrorBody>(&bytes).map(|body| body.error).unwrap_or_default();
-        let code = detail.code.as_deref().unwrap_or("");
-        match (head.status.as_u16(), code) {
-            (_, "context_length_exceeded") => Error::ContextLength(detail.message),
-            (503, "overloaded") | (429, _) => Error::Overloaded(retry_s.unwrap_or(RETRY_S)),
-            (503, _) => Error::NotReady(format!("it answered 503 {code}")),
-            (status, _) => Error::Upstream(format!("it answered {status} {code}")),
+    async fn send(&self, way: &Way, wish: Wish, body: &Bytes, call: &Call) -> Result<Answer, Error> {
+        // An answer in one piece has no first token: its head comes when all is generated.
+        let first_token = Instant::now() + self.limits.first_token;
+        let until = if wish == Wish::Whole { call.deadline } else { call.deadline.min(first_token) };
+        let answer = timeout_at(until, way.ask(wish, body, call));
+        let answer = answer.await.map_err(|_| Error::Timeout("the upstream's first token"))??;
+        let (head, body) = answer.into_parts();
+        let answer = Answer { head, body, until };
+        match answer.head.status.is_success() {
+            true => Ok(answer),
+            false => Err(failed(answer, way.target.own).await),
         }
+    }
+}
+
+impl Way {
+    fn new(target: Target, connect_limit: Duration) -> Way {
+        let connector = Connector::new(target.place.clone(), connect_limit);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_KEPT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .build(connector.clone());
+        Way { target, connector, client, rest: Rest::default() }
+    }
+
+    /// Asks, and asks again when the connection closed without a word: a kept one may have been given up by the other
+    /// side just then.
+    async fn ask(&self, wish: Wish, body: &Bytes, call: &Call) -> Result<http::Response<Incoming>, Error> {
+        let request = || {
+            let request = call.mark(self.target.request(wish)).body(Full::new(body.clone()));
+            request.map_err(|error| Error::Upstream(error.to_string()))
+        };
+        match self.client.request(request()?).await {
+            Err(error) if is_stale(&error) => self.client.request(request()?).await.map_err(refused),
+            answer => answer.map_err(refused),
+        }
+    }
+
+    /// Remembers how a call began.
+    fn saw<T>(&self, begun: Result<T, Error>) -> Result<T, Error> {
+        match &begun {
+            Ok(_) | Err(Error::Refused(_) | Error::ContextLength(_)) => self.rest.worked(),
+            Err(Error::NotReady(_) | Error::Upstream(_) | Error::Timeout(_)) => {
+                let news = self.rest.failed(clock::monotonic_ms());
+                if let (true, Err(error)) = (news, &begun) {
+                    tracing::warn!(upstream = self.target.authority.as_str(), reason = %error, "an upstream failed");
+                }
+            }
+            Err(Error::Overloaded(_) | Error::Store(_) | Error::Stopping) => {}
+        }
+        begun
+    }
+}
+
+fn is_stale(error: &hyper_util::client::legacy::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<hyper::Error>());
+    cause.is_some_and(hyper::Error::is_incomplete_message)
+}
+
+fn none() -> Error {
+    Error::NotReady("no upstream is configured".to_owned())
+}
+
+impl Answer {
+    fn is_stream(&self) -> bool {
+        self.head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+    }
+
+    /// The whole body.
+    async fn collect(self) -> Result<Bytes, Error> {
+        let collected = timeout_at(self.until, Limited::new(self.body, ANSWER_BYTES_MAX).collect()).await;
+        let whole = collected.map_err(|_| Error::Timeout("the upstream's answer"))?;
+        Ok(whole.map_err(|error| Error::Upstream(format!("its answer broke: {error}")))?.to_bytes())
+    }
+}
+
+/// What an answer with an error status means. The words of a strange upstream go nowhere; those of our own engine are
+/// written for clients.
+async fn failed(answer: Answer, own: bool) -> Error {
+    let retry_s = answer.head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let status = answer.head.status.as_u16();
+    let bytes = answer.collect().await.unwrap_or_default();
+    let detail = serde_json::from_slice::<ErrorBody>(&bytes).map(|body| body.error).unwrap_or_default();
+    let code = detail.code.as_deref().unwrap_or("");
+    let plain = |text: &str| text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    match (status, code) {
+        (_, "context_length_exceeded") => Error::ContextLength(detail.message),
+        (503, "overloaded") | (429, _) => Error::Overloaded(retry_s.unwrap_or(RETRY_S)),
+        (503, _) => Error::NotReady("it answered 503".to_owned()),
+        (400 | 404 | 413 | 422, _) => Error::Refused(Box::new(Refusal {
+            inside: format!("it answered {status} {}", if plain(code) { code } else { "" }),
+            unknown_model: status == 404 || code == "model_not_found",
+            param: detail.param.filter(|param| plain(param)),
+            message: own.then_some(detail.message).filter(|message| !message.is_empty()),
+        })),
+        (status, _) => Error::Upstream(format!("it answered {status} {}", if plain(code) { code } else { "" })),
     }
 }
 
 impl Target {
-    fn request(&self, body: Bytes, call: &Call) -> Result<http::Request<Full<Bytes>>, Error> {
-        let mut request = http::Request::post(format!("http://{}{}/chat/completions", self.authority, self.base_path))
-            .header(CONTENT_TYPE, "application/json")
-            .header(ACCEPT, "text/event-stream")
-            .header("x-request-id", &call.request_id);
-        if let Some(bearer) = &self.bearer {
-            request = request.header(AUTHORIZATION, bearer);
+    fn request(&self, wish: Wish) -> http::request::Builder {
+        let (path, accept) = match wish {
+            Wish::Models => ("/models", "application/json"),
+            Wish::Whole => ("/chat/completions", "application/json"),
+            Wish::Stream => ("/chat/completions", "text/event-stream"),
+        };
+        let request = http::Request::builder().uri(self.uri(path)).header(ACCEPT, accept);
+        self.authorized(match wish {
+            Wish::Models => request,
+            Wish::Whole | Wish::Stream => request.method(http::Method::POST).header(CONTENT_TYPE, "application/json"),
+        })
+    }
+
+    fn uri(&self, path: &str) -> String {
+        format!("http://{}{}{path}", self.authority, self.base_path)
+    }
+
+    fn authorized(&self, request: http::request::Builder) -> http::request::Builder {
+        match &self.bearer {
+            Some(bearer) => request.header(AUTHORIZATION, bearer),
+            None => request,
         }
-        if let Some(traceparent) = &call.traceparent {
-            request = request.header("traceparent", traceparent);
-        }
-        request.body(Full::new(body)).map_err(|error| Error::Upstream(error.to_string()))
     }
 }
 
-/// A reply as it arrives.
-pub struct Stream {
-    body: Option<Incoming>,
-    parser: sse::Parser,
-    pieces: VecDeque<Piece>,
-    idle: Duration,
-    until: Instant,
-    deadline: Instant,
-    reply_bytes: usize,
-    model: Option<String>,
-    finished: bool,
-    done: bool,
-}
-
-impl Stream {
-    /// The next piece; `None` when the reply is whole.
-    ///
-    /// # Errors
-    /// A limit passed, the connection broke, the upstream sent an error or nonsense.
-    pub async fn next(&mut self) -> Result<Option<Piece>, Error> {
-        loop {
-            if let Some(piece) = self.pieces.pop_front() {
-                return Ok(Some(piece));
-            }
-            if self.done {
-                self.let_connection_be_kept().await;
-            }
-            let Some(body) = &mut self.body else { return Ok(None) };
-            match timeout_at(self.until, body.frame()).await {
-                Err(_) => return Err(self.late()),
-                Ok(Some(Ok(frame))) => self.take(frame.into_data().unwrap_or_default())?,
-                Ok(Some(Err(error))) => return Err(Error::Upstream(format!("the stream broke: {error}"))),
-                Ok(None) if self.finished => self.body = None,
-                Ok(None) => return Err(Error::Upstream("the stream ended in the middle of a reply".to_owned())),
-            }
+impl Call {
+    fn mark(&self, request: http::request::Builder) -> http::request::Builder {
+        let request = request.header("x-request-id", &self.request_id);
+        match &self.traceparent {
+            Some(traceparent) => request.header("traceparent", traceparent),
+            None => request,
         }
-    }
-
-    /// Reads the end of a body whose last event was seen: a connection that is dropped before it is closed. A server
-    /// that does not end its body is not waited for.
-    async fn let_connection_be_kept(&mut self) {
-        if let Some(mut body) = self.body.take() {
-            let _ = timeout_at(Instant::now() + END_LIMIT, body.frame()).await;
-        }
-    }
-
-    /// The model that answers, once it has said so.
-    pub fn model(&self) -> Option<&str> {
-        self.model.as_deref()
-    }
-
-    fn late(&self) -> Error {
-        match Instant::now() >= self.deadline {
-            true => Error::Timeout("the request"),
-            false => Error::Timeout("the upstream's next token"),
-        }
-    }
-
-    fn take(&mut self, bytes: Bytes) -> Result<(), Error> {
-        self.until = self.deadline.min(Instant::now() + self.idle);
-        let mut parser = std::mem::take(&mut self.parser);
-        let mut taken = Ok(());
-        let fed = parser.feed(&bytes, |event| {
-            if taken.is_ok() {
-                taken = self.take_event(&event);
-            }
-        });
-        self.parser = parser;
-        fed.map_err(|_| Error::Upstream("an event is longer than 1 MiB".to_owned()))?;
-        taken
-    }
-
-    fn take_event(&mut self, event: &sse::Event) -> Result<(), Error> {
-        if event.data == "[DONE]" {
-            self.finished = true;
-            self.done = true;
-            return Ok(());
-        }
-        if let Ok(body) = serde_json::from_str::<ErrorBody>(&event.data) {
-            let code = body.error.code.unwrap_or(body.error.kind);
-            return Err(Error::Upstream(format!("it sent an error event: {code}")));
-        }
-        let chunk: Chunk =
-            serde_json::from_str(&event.data).map_err(|_| Error::Upstream("an event is not a chunk".to_owned()))?;
-        self.take_chunk(chunk)
-    }
-
-    fn take_chunk(&mut self, chunk: Chunk) -> Result<(), Error> {
-        if self.model.is_none() && !chunk.model.is_empty() {
-            self.model = Some(chunk.model);
-        }
-        for choice in chunk.choices.into_iter().filter(|choice| choice.index == 0) {
-            self.push(choice.delta.reasoning_content.map(Piece::Reasoning))?;
-            self.push(choice.delta.content.map(Piece::Text))?;
-            if let Some(reason) = choice.finish_reason {
-                self.finished = true;
-                self.pieces.push_back(Piece::Finish(reason));
-            }
-        }
-        self.pieces.extend(chunk.usage.map(Piece::Usage));
-        Ok(())
-    }
-
-    fn push(&mut self, piece: Option<Piece>) -> Result<(), Error> {
-        let (Some(Piece::Text(text)) | Some(Piece::Reasoning(text))) = &piece else { return Ok(()) };
-        if text.is_empty() {
-            return Ok(());
-        }
-        self.reply_bytes += text.len();
-        if self.reply_bytes > REPLY_BYTES_MAX {
-            return Err(Error::Upstream("the reply does not end".to_owned()));
-        }
-        self.pieces.extend(piece);
-        Ok(())
-    }
-
-    /// A server that does not stream answers in one piece.
-    async fn take_whole(&mut self) -> Result<(), Error> {
-        let Some(body) = self.body.take() else { return Ok(()) };
-        let collected = timeout_at(self.until, Limited::new(body, ANSWER_BYTES_MAX).collect()).await;
-        let whole = collected.map_err(|_| self.late())?;
-        let bytes = whole.map_err(|error| Error::Upstream(format!("its answer broke: {error}")))?.to_bytes();
-        let answer: Completion = serde_json::from_slice(&bytes)
-            .map_err(|_| Error::Upstream("its answer is not a chat completion".to_owned()))?;
-        self.model = Some(answer.model);
-        if let Some(choice) = answer.choices.into_iter().next() {
-            let text = choice.message.text();
-            self.push(choice.message.reasoning_content.map(Piece::Reasoning))?;
-            self.push(Some(Piece::Text(text)))?;
-            self.pieces.extend(choice.finish_reason.map(Piece::Finish));
-        }
-        self.pieces.extend(answer.usage.map(Piece::Usage));
-        self.finished = true;
-        Ok(())
     }
 }
 

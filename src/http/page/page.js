@@ -19,7 +19,7 @@ const message = $("message");
 const state = restored();
 let running = null; // the AbortController of the turn under way
 let serverHealth = "unknown";
-let waitUntil = 0; // no message before this time, in ms
+let waitUntil = state.wait; // no message before this time, in ms
 let limit = null;
 let looking = 0; // the timer of the next look at the server's health
 let due = null; // the turn that the next frame draws
@@ -52,7 +52,7 @@ function start() {
 }
 
 function restored() {
-  const empty = { session: "", mode: "relevant", diverged: false, turns: [], draft: "", key: "" };
+  const empty = { session: "", mode: "relevant", diverged: false, turns: [], draft: "", key: "", wait: 0 };
   try {
     const state = { ...empty, ...JSON.parse(sessionStorage.getItem(STORE)) };
     for (const turn of state.turns) if (turn.state === "writing") turn.state = "stopped";
@@ -150,6 +150,7 @@ async function converse(turn) {
   draw(turn);
   keep();
   refresh();
+  if (turn.failure?.kind === "key") places.get(turn).querySelector(".key input").focus();
   if (follow) scrollDown();
 }
 
@@ -172,7 +173,7 @@ function failed(turn, error, control) {
   if (!(error instanceof Failure)) console.error(error);
   turn.state = "failed";
   turn.failure = { title, text, kind, id, until: wait ? Date.now() + wait * 1000 : 0 };
-  if (code === "rate_limited") waitUntil = turn.failure.until;
+  if (code === "rate_limited") waitUntil = state.wait = turn.failure.until;
   $("alarm").textContent = `${title}. ${text}${wait ? ` You can go on in ${duration(wait)}.` : ""}`;
   if (code === "not_ready" || !code) look();
 }
@@ -253,6 +254,7 @@ function drawWait(box, failure) {
   const waiting = left > 0 ? ` You can go on in ${duration(left)}.` : failure.until ? "You can go on now." : "";
   const retry = box.querySelector(".retry");
   box.querySelector(".what").textContent = (failure.until && left <= 0 ? "" : failure.text) + waiting;
+  retry.hidden = failure.kind === "key";
   retry.disabled = left > 0 || !maySend();
 }
 

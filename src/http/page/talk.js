@@ -16,14 +16,14 @@ const WORDS = {
   rate_limited: { title: "A short break", kind: "wait", text: "You have sent all the messages that are allowed for now." },
   overloaded: { title: "The model is busy", kind: "wait", text: "Many people are asking at the moment." },
   not_ready: { title: "The model is not ready", kind: "wait" },
-  timeout: { title: "The answer took too long" },
-  upstream_error: { title: "The model could not answer" },
+  timeout: { title: "The answer took too long", text: "Try again, or ask for something shorter." },
+  upstream_error: { title: "The model could not answer", text: "Trying again often helps." },
   context_length_exceeded: { title: "This conversation is too long for the model", kind: "long", text: "Start a new chat, or switch off “Use what was said before”." },
   payload_too_large: { title: "This message is too long" },
   invalid_request: { title: "This message cannot be sent" },
   unauthorized: { title: "This server asks for a key", kind: "key", text: "Enter the API key that its operator gave you. It is kept in this tab only." },
   forbidden: { title: "This key is not accepted", kind: "key" },
-  internal_error: { title: "Something went wrong on the server" },
+  internal_error: { title: "Something went wrong on the server", text: "Its operator can look the request up by the number below." },
 };
 
 /** "healthy", "initializing", "degraded" or "offline". */

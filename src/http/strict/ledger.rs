@@ -2,7 +2,7 @@
 
 use super::super::head::Refusal;
 use crate::sys::clock;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
@@ -81,10 +81,12 @@ pub enum Overdue {
 #[derive(Debug)]
 pub struct Ledger {
     opened_ms: u64,
+    streams: Option<Times>,
     phase: AtomicU8,
     since_ms: AtomicU64,
     refusal: AtomicU8,
     marker: AtomicU64,
+    below_v1: AtomicBool,
     arrived: AtomicU64,
     answered: AtomicU64,
     bytes_in: AtomicU64,
@@ -103,10 +105,12 @@ impl Ledger {
     pub fn new(now_ms: u64) -> Self {
         Self {
             opened_ms: now_ms,
+            streams: None,
             phase: AtomicU8::new(Phase::Idle as u8),
             since_ms: AtomicU64::new(now_ms),
             refusal: AtomicU8::new(0),
             marker: AtomicU64::new(0),
+            below_v1: AtomicBool::new(false),
             arrived: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
@@ -121,6 +125,16 @@ impl Ledger {
         }
     }
 
+    /// The ledger of a connection that carries many requests at once: no sweeper times their bodies, so readers do.
+    pub fn of_streams(now_ms: u64, times: Times) -> Self {
+        Self { streams: Some(times), ..Self::new(now_ms) }
+    }
+
+    /// The limits that readers keep themselves; `None`: the sweeper keeps them.
+    pub fn reader_times(&self) -> Option<&Times> {
+        self.streams.as_ref()
+    }
+
     /// The service's first word on every request, in hyper's order. `Some`: this is the marker, and the refusal is the answer.
     #[inline]
     pub fn arrived(&self, path: &str) -> Option<Refusal> {
@@ -131,6 +145,11 @@ impl Ledger {
         self.refusal()
     }
 
+    /// True when the refused head asked for something below `/v1/`, whose errors have a shape of their own.
+    pub fn below_v1(&self) -> bool {
+        self.below_v1.load(Relaxed)
+    }
+
     /// The service's last word on every request: its answer has ended, or was dropped.
     #[inline]
     pub fn answered(&self) {
@@ -138,6 +157,11 @@ impl Ledger {
         if self.phase() == Phase::Head {
             self.since_ms.store(clock::monotonic_ms(), Relaxed);
         }
+    }
+
+    /// Answers that have ended, or were dropped.
+    pub fn answers(&self) -> u64 {
+        self.answered.load(Relaxed)
     }
 
     /// Requests that have arrived and are not answered yet.
@@ -228,6 +252,12 @@ impl Ledger {
 
     pub(super) fn idle(&self) {
         self.phase.store(Phase::Idle as u8, Relaxed);
+    }
+
+    /// What is known of a refused head's target.
+    pub(super) fn refused_head(&self, bytes: &[u8]) {
+        let target = bytes.iter().position(|byte| *byte == b' ').map_or(&[][..], |space| &bytes[space + 1..]);
+        self.below_v1.store(target.starts_with(b"/v1/"), Relaxed);
     }
 
     /// `marker` is the number that the marker request will have; 0 when a body was refused and there is none.

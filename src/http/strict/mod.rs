@@ -121,6 +121,9 @@ impl<S> Strict<S> {
 
     fn refuse(&mut self, refusal: Refusal) {
         self.scanner.refuse(refusal);
+        if self.scanner.place() == Place::RefusedHead {
+            self.ledger.refused_head(&self.held[self.ready..]);
+        }
         self.held.truncate(self.ready);
         if self.scanner.place() == Place::RefusedHead {
             self.ledger.refuse(refusal, self.scanner.requests() + 1);

@@ -58,6 +58,16 @@ fn shaped(dice: &mut Dice) -> Vec<(&'static str, String)> {
     add("pypi", "pypi-AgEIcHlwaS5vcmc", URL, 150, dice);
     add("sendgrid", "SG.", ALNUM, 22, dice);
     add("groq", "gsk_", ALNUM, 52, dice);
+    add("gitlab registration", "GR1348941", URL, 20, dice);
+    add("atlassian", "ATATT3", URL, 180, dice);
+    add("pulumi", "pul-", HEX, 40, dice);
+    add("doppler", "dp.pt.", ALNUM, 43, dice);
+    add("heroku", "HRKU-AA", URL, 58, dice);
+    add("langsmith", "lsv2_pt_", HEX, 32, dice);
+    add("together", "tgp_v1_", URL, 43, dice);
+    add("octopus", "API-", CAPITAL, 26, dice);
+    add("sonar", "squ_", HEX, 40, dice);
+    add("wandb", "wandb_v1_", ALNUM, 77, dice);
     add("docker", "dckr_pat_", URL, 27, dice);
     add("shopify", "shpat_", HEX, 32, dice);
     add("digitalocean", "dop_v1_", HEX, 64, dice);
@@ -65,6 +75,8 @@ fn shaped(dice: &mut Dice) -> Vec<(&'static str, String)> {
         "slack",
         format!("xoxb-{}-{}-{}", dice.word("0123456789", 12), dice.word("0123456789", 12), dice.word(ALNUM, 24)),
     ));
+    let digits: Vec<String> = (0..3).map(|_| dice.word("0123456789", 12)).collect();
+    made.push(("slack user", format!("xoxp-{}-{}", digits.join("-"), dice.word(HEX, 32))));
     made.push((
         "slack app",
         format!("xapp-1-A{}-{}-{}", dice.word(CAPITAL, 10), dice.word("0123456789", 13), dice.word(HEX, 64)),

@@ -54,6 +54,11 @@ const STRONG: &[&str] = &[
     "encryptionkey",
     "auth_key",
     "authkey",
+    "signing-key",
+    "encryption-key",
+    "auth-key",
+    "master-key",
+    "account-key",
     "master_key",
     "masterkey",
     "identified by",
@@ -61,7 +66,7 @@ const STRONG: &[&str] = &[
     "secret key",
     "access key",
 ];
-const WEAK: &[&str] = &["pass", "_auth", "\"auth", "api key"];
+const WEAK: &[&str] = &["pass", "_auth", "\"auth", "api key", "jwt"];
 const OTHERS: &[(&str, Family)] = &[
     ("token", Family::Token),
     ("eyj", Family::Jwt),
@@ -117,8 +122,12 @@ impl Family {
                 .or_else(|| schemes::scheme(text, start, end, 16, false)),
             Family::Bearer => schemes::scheme(text, start, end, 8, true),
             Family::Basic => schemes::basic(text, start, end),
-            Family::Authorization => schemes::authorization(text, end),
-            Family::Cookie => schemes::cookie(text, end),
+            Family::Authorization => {
+                schemes::authorization(text, end).or_else(|| keys::value(text, start, end, Strength::Token, memo))
+            }
+            Family::Cookie => {
+                schemes::cookie(text, end).or_else(|| keys::value(text, start, end, Strength::Token, memo))
+            }
             Family::Query => keys::query(text, start, end, memo),
             Family::Url => schemes::userinfo(text, end, memo),
             Family::Command(flag) => schemes::command(text, end, flag),

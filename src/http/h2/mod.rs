@@ -1,0 +1,251 @@
+//! One HTTP/2 connection's life: many requests at once, bounded in number, size and time.
+//!
+//! ```text
+//! stream ──▶ Guarded: frames counted, stalls timed ──▶ hyper's HTTP/2 ──▶ App::serve, as HTTP/1 has it
+//!                        a look once a second ──▶ idle, stuck or leaving: GOAWAY, then the end
+//! ```
+//! Deliberately absent: push, extended CONNECT, the upgrade from HTTP/1.1 (RFC 9113 gave it up).
+
+mod frames;
+
+use super::App;
+use super::body::Body;
+use super::head::{Limits, Refusal};
+use super::strict::Ledger;
+use crate::limit::Peer;
+use crate::listener::Purpose;
+use crate::sys::clock;
+use frames::{Flood, Frames};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{Request, Response, Version};
+use http_body::Body as _;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+/// Requests of one connection at once.
+const STREAMS_MAX: u32 = 64;
+/// Streams that the client reset before they were taken up (CVE-2023-44487).
+const PENDING_RESETS_MAX: usize = 16;
+/// Streams that we reset, in the life of a connection.
+const OWN_RESETS_MAX: usize = 64;
+/// What may come of one body, and of all bodies of a connection, before somebody reads it; in bytes.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
+/// What waits to be sent, a stream, in bytes.
+const SEND_BYTES_MAX: usize = 64 << 10;
+/// How often the connection is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// After a GOAWAY, before the connection is dropped.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// The same for a connection without requests, in looks.
+const GOODBYE_LOOKS: u32 = 3;
+
+/// Serves one connection to its end.
+pub async fn serve<S>(app: Arc<App>, peer: Peer, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let ledger = Arc::new(Ledger::of_streams(clock::monotonic_ms(), app.plan.times));
+    let pulse = Arc::new(Pulse::default());
+    let service = service_fn(|request| {
+        let (app, ledger) = (app.clone(), ledger.clone());
+        async move { app.serve((peer, Purpose::Public), ledger, request).await }
+    });
+    let io = Guarded {
+        inner: stream,
+        frames: Frames::new(now_s()),
+        ledger: ledger.clone(),
+        answered: 0,
+        pulse: pulse.clone(),
+    };
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(OWN_RESETS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BYTES_MAX)
+        // Wider than the limits of a head, so that what is too large gets an answer with all headers.
+        .max_header_list_size(app.plan.head.head_bytes_max as u32 * 2)
+        .serve_connection(TokioIo::new(io), service);
+    let mut connection = pin!(connection);
+    let mut looks = tokio::time::interval(LOOK);
+    let mut watch = Watch::new(&app, &ledger, &pulse);
+    loop {
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            _ = looks.tick() => if watch.over() {
+                connection.as_mut().graceful_shutdown();
+                break;
+            },
+        }
+    }
+    // A client that answers the GOAWAY ends by itself; one that does not has this long, and its requests theirs.
+    let until = Instant::now() + if watch.stuck() { GOODBYE } else { app.plan.request_time + GOODBYE };
+    let mut idle_looks = 0;
+    while Instant::now() < until && idle_looks < GOODBYE_LOOKS {
+        idle_looks = if ledger.in_flight() == 0 { idle_looks + 1 } else { 0 };
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            _ = looks.tick() => {}
+        }
+    }
+}
+
+/// What the strict filter says of a head of HTTP/1, for one of HTTP/2: its size, and the host it names.
+pub fn refusal<B>(request: &Request<B>, limits: &Limits) -> Option<Refusal> {
+    if request.version() != Version::HTTP_2 {
+        return None;
+    }
+    let headers = request.headers();
+    let field_bytes = |(name, value): (&http::HeaderName, &http::HeaderValue)| name.as_str().len() + 2 + value.len();
+    let line_bytes = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if line_bytes > limits.request_line_bytes_max {
+        return Some(Refusal::LineTooLong);
+    }
+    if headers.len() > limits.fields_max {
+        return Some(Refusal::FieldsTooMany);
+    }
+    if headers.iter().map(field_bytes).any(|bytes| bytes > limits.field_bytes_max) {
+        return Some(Refusal::FieldTooLong);
+    }
+    if headers.iter().map(field_bytes).sum::<usize>() + line_bytes > limits.head_bytes_max {
+        return Some(Refusal::HeadTooLarge);
+    }
+    let mut hosts = headers.get_all(HOST).iter();
+    match (request.uri().authority(), hosts.next(), hosts.next()) {
+        (_, _, Some(_)) => Some(Refusal::HostRepeated),
+        (None, None, None) => Some(Refusal::HostMissing),
+        (Some(authority), Some(host), None) if authority.as_str().as_bytes() != host.as_bytes() => {
+            Some(Refusal::HostDiffers)
+        }
+        _ => None,
+    }
+}
+
+/// A HEAD's answer: hyper leaves a body out in HTTP/1, not here.
+pub fn without_body(response: &mut Response<Body>) {
+    if let Some(bytes) = response.body().size_hint().exact() {
+        response.headers_mut().insert(CONTENT_LENGTH, bytes.into());
+    }
+    *response.body_mut() = Body::empty();
+}
+
+/// When bytes last moved, and since when none go out; milliseconds on the monotonic clock, 0: does not wait.
+#[derive(Default)]
+struct Pulse {
+    stalled_ms: AtomicU64,
+}
+
+/// Decides when a connection has lived long enough.
+struct Watch<'a> {
+    app: &'a App,
+    ledger: &'a Ledger,
+    pulse: &'a Pulse,
+    answered: u64,
+    since_ms: u64,
+}
+
+impl<'a> Watch<'a> {
+    fn new(app: &'a App, ledger: &'a Ledger, pulse: &'a Pulse) -> Watch<'a> {
+        Watch { app, ledger, pulse, answered: 0, since_ms: clock::monotonic_ms() }
+    }
+
+    fn over(&mut self) -> bool {
+        let now_ms = clock::monotonic_ms();
+        let answered = self.ledger.answers();
+        if answered != self.answered {
+            (self.answered, self.since_ms) = (answered, now_ms);
+        }
+        let times = &self.app.plan.times;
+        let limit_ms = match (self.ledger.in_flight(), answered) {
+            (0, 0) => times.head_ms_max,
+            (0, _) => times.idle_ms_max,
+            // Requests end by themselves; answers that nobody takes do not.
+            _ => times.whole_ms_max + times.body_ms_max,
+        };
+        self.app.leaving.closing() || now_ms.saturating_sub(self.since_ms) > limit_ms || self.stuck()
+    }
+
+    /// The client takes nothing of what is sent.
+    fn stuck(&self) -> bool {
+        let since_ms = self.pulse.stalled_ms.load(Relaxed);
+        since_ms > 0 && clock::monotonic_ms().saturating_sub(since_ms) > self.app.plan.times.body_ms_max
+    }
+}
+
+fn now_s() -> u64 {
+    clock::monotonic_ms() / 1000
+}
+
+/// The stream with its frames counted and its stalls noted.
+struct Guarded<S> {
+    inner: S,
+    frames: Frames,
+    ledger: Arc<Ledger>,
+    answered: u64,
+    pulse: Arc<Pulse>,
+}
+
+impl<S> Guarded<S> {
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let since_ms = &self.pulse.stalled_ms;
+        match written {
+            Poll::Pending if since_ms.load(Relaxed) == 0 => since_ms.store(clock::monotonic_ms(), Relaxed),
+            Poll::Ready(_) if since_ms.load(Relaxed) != 0 => since_ms.store(0, Relaxed),
+            _ => {}
+        }
+        written
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
+        let answered = this.ledger.answers();
+        (this.answered..answered).take(64).for_each(|_| this.frames.served());
+        this.answered = answered;
+        let seen = this.frames.see(&buffer.filled()[before..], now_s());
+        Poll::Ready(seen.map_err(|Flood| io::Error::new(io::ErrorKind::InvalidData, "a flood of empty frames")))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.wrote(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,99 @@
+"""What a program that uses the openai package does, and what it has to see. Arguments: base URL, which part."""
+import sys
+
+import openai
+from openai import OpenAI
+
+base, part = sys.argv[1:3]
+messages = [{"role": "user", "content": "hello"}]
+
+
+def client(**options):
+    return OpenAI(base_url=base, api_key="sk-nobody-0000", **{"max_retries": 0, "timeout": 20, **options})
+
+
+def good():
+    api = client()
+    assert [model.id for model in api.models.list()] == ["fake"]
+    answer = api.chat.completions.create(
+        model="any", messages=messages, temperature=0.2, top_p=0.9, max_tokens=5, stop=["END"], seed=7, n=1,
+        tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+        response_format={"type": "json_object"}, extra_body={"top_k": 3})
+    assert answer.choices[0].message.content == "one two three", answer
+    assert answer.usage.total_tokens == 10 and answer.choices[0].finish_reason == "stop"
+    stream = api.chat.completions.create(
+        model="any", messages=messages, stream=True, stream_options={"include_usage": True})
+    chunks = list(stream)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == "one two three", chunks
+    assert chunks[-1].usage.total_tokens == 10 and chunks[-1].choices == []
+    raw = api.chat.completions.with_raw_response.create(
+        model="any", messages=messages, extra_headers={"X-Request-Id": "mine-1"})
+    assert raw.headers["x-request-id"] == "mine-1" and raw.parse()._request_id == "mine-1"
+
+
+def wrong():
+    api = client()
+    for options, param in [({"n": 2}, "n"), ({"messages": []}, "messages"), ({"extra_body": {"stream": "x"}}, "stream")]:
+        try:
+            api.chat.completions.create(**{"model": "any", "messages": messages, **options})
+            raise SystemExit(f"accepted {options}")
+        except openai.BadRequestError as error:
+            assert error.param == param and error.code == "invalid_request", error
+            assert error.type == "invalid_request_error", error
+    try:
+        api.models.retrieve("nothing")
+        raise SystemExit("found nothing")
+    except openai.NotFoundError as error:
+        assert error.code == "not_found", error
+
+
+def refused():
+    """The upstream answers 400: its field is named, its words are not told."""
+    try:
+        client().chat.completions.create(model="any", messages=messages)
+        raise SystemExit("accepted")
+    except openai.BadRequestError as error:
+        assert error.param == "top_k" and "hunter2" not in str(error), error
+
+
+def broken():
+    """A stream that fails in the middle raises, after what there was of it."""
+    text = ""
+    try:
+        for chunk in client().chat.completions.create(model="any", messages=messages, stream=True):
+            text += chunk.choices[0].delta.content or ""
+        raise SystemExit("ended as if it were whole")
+    except openai.APIError as error:
+        assert text == "one ", text
+        assert "model could not answer" in error.message and "hunter2" not in str(error), error
+        assert error.code == "upstream_error", error
+
+
+def limited():
+    """Two are let in, the third is refused, and the library does not try again: the wait is too long."""
+    api = client(max_retries=2)
+    for _ in range(2):
+        api.chat.completions.create(model="any", messages=messages)
+    try:
+        api.chat.completions.create(model="any", messages=messages)
+        raise SystemExit("let in")
+    except openai.RateLimitError as error:
+        assert error.code == "rate_limited" and error.type == "rate_limit_error", error
+        headers = error.response.headers
+        assert headers["x-should-retry"] == "false" and int(headers["retry-after"]) > 60, headers
+        assert "ratelimit" in headers and headers["access-control-allow-origin"] == "*"
+
+
+def busy():
+    try:
+        client().chat.completions.create(model="any", messages=messages)
+        raise SystemExit("answered")
+    except openai.InternalServerError as error:
+        assert error.status_code == 503 and error.code == "overloaded", error
+        headers = error.response.headers
+        assert headers["x-should-retry"] == "true" and headers["retry-after"] == "7", headers
+
+
+globals()[part]()
+print("as it should be")

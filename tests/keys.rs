@@ -1,0 +1,114 @@
+//! API keys: made, used, limited, revoked.
+
+use crate::support::{Answer, Server, until};
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn key(file: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chatcorn"));
+    command.env_clear().env("API_KEYS_FILE", file).current_dir(file.parent().unwrap());
+    command.arg("key").args(arguments).output().unwrap()
+}
+
+fn new(file: &Path, arguments: &[&str]) -> String {
+    let output = key(file, &[&["new"], arguments].concat());
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn id(key: &str) -> &str {
+    key.split('_').nth(1).unwrap()
+}
+
+fn ask(server: &Server, header: &str) -> Answer {
+    let mut connection = server.connect();
+    connection.send(format!("GET /api/nothing HTTP/1.1\r\nHost: t\r\n{header}\r\n")).unwrap();
+    connection.answer().unwrap()
+}
+
+fn bearer(server: &Server, key: &str) -> Answer {
+    ask(server, &format!("Authorization: Bearer {key}\r\n"))
+}
+
+/// A server in whose directory `keys` is its file of keys, empty at first.
+fn start(variables: &[(&str, &str)]) -> Server {
+    let file = [("API_KEYS_FILE", "keys")];
+    Server::start_with(&[&file, variables].concat(), &[("keys", "")])
+}
+
+#[test]
+fn keys_open_the_api_and_are_seen_without_a_reload() {
+    let server = start(&[("RATE_LIMIT_ENABLED", "false")]);
+    let file = server.home.join("keys");
+    let missing = ask(&server, "");
+    assert_eq!((missing.status, missing.header("www-authenticate")), (401, Some("Bearer")));
+    assert_eq!(missing.json()["error"], "unauthorized");
+    assert_eq!(missing.header("x-content-type-options"), Some("nosniff"));
+    let good = new(&file, &["--name", "alice"]);
+    until("the new key is known", || bearer(&server, &good).status == 404);
+    until("all workers know it", || (0..16).all(|_| ask(&server, &format!("X-API-Key: {good}\r\n")).status == 404));
+    for open in ["/", "/healthz", "/api/health"] {
+        assert_eq!(server.connect().get(open).unwrap().status, 200, "{open}");
+    }
+    let forged = format!("{}{}", &good[..good.len() - 1], if good.ends_with('x') { 'y' } else { 'x' });
+    assert_eq!(bearer(&server, &forged).status, 401);
+    server.expect_that("the security event", |event| {
+        event["target"] == "security" && event.to_string().contains("auth_failed")
+    });
+    let listed = String::from_utf8(key(&file, &["list"]).stdout).unwrap();
+    assert!(listed.contains(id(&good)) && listed.contains("alice") && !listed.contains(&good), "{listed}");
+    until("the last use is noted", || {
+        let listed = String::from_utf8(key(&file, &["list"]).stdout).unwrap();
+        !listed.lines().last().unwrap().contains(" never  alice")
+    });
+    assert!(key(&file, &["revoke", id(&good)]).status.success());
+    until("the revoked key is known", || (0..16).all(|_| bearer(&server, &good).status == 403));
+    assert_eq!(bearer(&server, &good).json()["error"], "forbidden");
+    assert!(!server.text().contains(&good[20..]), "the key stands in the log");
+}
+
+#[test]
+fn a_key_file_that_breaks_keeps_the_old_keys() {
+    let server = start(&[("RATE_LIMIT_ENABLED", "false")]);
+    let file = server.home.join("keys");
+    let good = new(&file, &[]);
+    until("the new key is known", || (0..16).all(|_| bearer(&server, &good).status == 404));
+    std::fs::write(&file, "{ broken").unwrap();
+    server.expect("API keys not read again: the old ones go on");
+    assert_eq!(bearer(&server, &good).status, 404);
+    server.signal(nix::sys::signal::Signal::SIGHUP);
+    let refused = server.expect("reload refused: everything stays as it was");
+    assert!(refused["reason"].as_str().unwrap().contains("keys"), "{refused}");
+    assert_eq!(bearer(&server, &good).status, 404);
+}
+
+#[test]
+fn a_key_is_the_client_and_may_have_its_own_quotas() {
+    let server = start(&[("RATE_LIMIT_DEFAULT", "3/minute"), ("RATE_LIMIT_AUTH", "4/minute")]);
+    let file = server.home.join("keys");
+    let (plain, generous) = (new(&file, &[]), new(&file, &["--quota", "5/minute"]));
+    server.signal(nix::sys::signal::Signal::SIGHUP);
+    server.expect("reloaded");
+    let statuses = |key: &str, count: usize| (0..count).map(|_| bearer(&server, key).status).collect::<Vec<_>>();
+    assert_eq!(statuses(&plain, 4), [404, 404, 404, 429]);
+    assert_eq!(statuses(&generous, 6), [404, 404, 404, 404, 404, 429]);
+    assert!(bearer(&server, &generous).header("ratelimit-policy").unwrap().contains("q=5;w=60"));
+    assert_eq!(statuses("nobody", 6), [401, 401, 401, 401, 429, 429]);
+    assert_eq!(bearer(&server, &plain).status, 429, "a good key has its own count");
+}
+
+#[test]
+fn an_expired_key_and_a_missing_file_are_told() {
+    let server = start(&[]);
+    let file = server.home.join("other");
+    assert!(!key(&file, &["revoke", "0123456789ab"]).status.success());
+    assert!(!key(&file, &["new", "--quota", "often"]).status.success());
+    let made = new(&file, &["--expires-days", "1"]);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("expires") && !text.contains(&made));
+    let refused = crate::support::run(&["check"], &[("API_KEYS_FILE", "/nowhere"), ("CHAT_UPSTREAM", "http://h")], &[]);
+    assert_eq!(refused.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("key new"));
+    let public = crate::support::run(&["check"], &[("BIND", "0.0.0.0:0"), ("CHAT_UPSTREAM", "http://h")], &[]);
+    assert!(String::from_utf8_lossy(&public.stderr).contains("API_KEYS_FILE"), "{public:?}");
+}
