@@ -63,7 +63,9 @@ fn a_garbled_database_is_a_503_and_is_named() {
     // Each worker sees it when its own cache has no page that is asked for.
     until("a refusal by every worker", || (0..12).all(|_| chat(&server).status == 503));
     only_chat_is_refused(&server, &upstream);
-    assert!(server.text().contains("the session store failed"), "{}", server.text());
+    // Which of the two it is depends on what SQLite comes upon first.
+    let said = server.text();
+    assert!(said.contains("not a usable database") || said.contains("the session store failed"), "{said}");
 }
 
 #[test]
