@@ -169,7 +169,10 @@ impl<E: Evaluate> Batch<E> {
 
     fn next_message(&self) -> Result<Option<Message>, ()> {
         let patience = match (self.running(), self.waiting.len()) {
-            (0, 0) => return self.inbox.recv().map(Some).map_err(drop),
+            (0, 0) => {
+                self.counters.show(0, 0);
+                return self.inbox.recv().map(Some).map_err(drop);
+            }
             _ if self.slots.iter().any(|slot| slot.run.as_ref().is_some_and(Run::is_read)) => Duration::ZERO,
             _ => PAUSED_LOOK,
         };

@@ -303,7 +303,10 @@ impl Master {
             Ok(plan)
         });
         match read {
-            Err(reason) => Event::LoadRefused(reason),
+            Err(reason) => {
+                self.forget(next);
+                Event::LoadRefused(reason)
+            }
             Ok(plan) => {
                 plan.warnings.iter().for_each(Notice::log);
                 self.newest = next;
