@@ -1,13 +1,14 @@
 //! The board: what every process of the tree shows the others, in shared memory.
 //!
 //! ```text
-//! [ header | log | engine ]  [ slot 0: worker words | lane 0 | lane 1 | … ]  [ slot 1 … ]
+//! [ header | ends | log | engine | senders ]  [ slot 0: worker words | lane 0 | lane 1 | … ]  [ slot 1 … ]
 //! ```
 //!
-//! One writer a word: a worker writes its own slot, its runtime threads their own lanes, the log process and the
+//! One writer a word: the master writes header and ends, a worker writes its own slot, its runtime threads their own lanes, the log process and the
 //! engine their section. Readers take each word as it is; nothing here is a lock, and nothing read here is trusted:
 //! the master shows it, and never indexes, signals or opens by it.
 
+pub mod ends;
 pub mod tally;
 
 use crate::sys::{clock, shm::Words};
@@ -22,6 +23,7 @@ pub const SLOTS_MAX: usize = 128;
 pub const LANES_MAX: usize = 16;
 
 const HEADER_WORDS: usize = 16;
+const ENDS_WORDS: usize = ends::WORDS.next_multiple_of(16);
 const LOG_WORDS: usize = 64;
 const ENGINE_WORDS: usize = 16;
 /// For each sender of log records: emitted, dropped, and the number that the log process expects next; a cache line
@@ -34,7 +36,9 @@ const SLOT_WORDS: usize = 16;
 const LANE_WORDS: usize = TALLY_AT + tally::WORDS.next_multiple_of(16);
 const TALLY_AT: usize = 16;
 const SLOT_STRIDE: usize = SLOT_WORDS + LANES_MAX * LANE_WORDS;
-const SLOTS_AT: usize = HEADER_WORDS + LOG_WORDS + ENGINE_WORDS + SENDERS_MAX * SENDER_WORDS;
+const ENDS_AT: usize = HEADER_WORDS;
+const LOG_AT: usize = ENDS_AT + ENDS_WORDS;
+const SLOTS_AT: usize = LOG_AT + LOG_WORDS + ENGINE_WORDS + SENDERS_MAX * SENDER_WORDS;
 
 /// What two programs that share a board must agree on; an upgrade to one that does not is refused.
 pub const LAYOUT: [usize; 4] = [SLOTS_AT, SLOTS_MAX, SLOT_STRIDE, LANES_MAX];
@@ -77,19 +81,24 @@ impl Board {
         Board { words: words.words(), file: words.as_fd() }
     }
 
+    /// What the master counts.
+    pub fn ends(&self) -> ends::Ends {
+        ends::Ends::over(&self.words[ENDS_AT..][..ENDS_WORDS])
+    }
+
     /// Words of the log process: records written, dropped and lost, by destination.
     pub fn log(&self) -> &'static [AtomicU64] {
-        &self.words[HEADER_WORDS..][..LOG_WORDS]
+        &self.words[LOG_AT..][..LOG_WORDS]
     }
 
     /// Words of the model engine: tokens, queue, cache.
     pub fn engine(&self) -> &'static [AtomicU64] {
-        &self.words[HEADER_WORDS + LOG_WORDS..][..ENGINE_WORDS]
+        &self.words[LOG_AT + LOG_WORDS..][..ENGINE_WORDS]
     }
 
     /// The words of one sender of log records: emitted, dropped (its own), and the next number the log process expects.
     pub fn sender(&self, sender: Sender) -> &'static [AtomicU64] {
-        let at = HEADER_WORDS + LOG_WORDS + ENGINE_WORDS + sender.index() * SENDER_WORDS;
+        let at = LOG_AT + LOG_WORDS + ENGINE_WORDS + sender.index() * SENDER_WORDS;
         &self.words[at..][..SENDER_WORDS]
     }
 

@@ -28,6 +28,7 @@ mod page;
 mod privileges;
 mod reload;
 mod sessions;
+mod status_page;
 mod supervision;
 mod support;
 mod systemd;

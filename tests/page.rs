@@ -315,7 +315,7 @@ fn axe_finds_nothing_to_mend() {
     }
 }
 
-fn check(browser: &mut Browser, axe: &str, what: &str) {
+pub fn check(browser: &mut Browser, axe: &str, what: &str) {
     browser.eval(&format!("{axe};0"));
     let run = "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']}).then((found) => \
         found.violations.map((one) => one.id + ': ' + one.nodes.map((node) => node.html + ' ' + node.failureSummary).join(' | ')))";

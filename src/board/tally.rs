@@ -24,12 +24,36 @@ pub const ROUTES: [&str; 12] = [
 pub const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 /// What the rate limiter said.
 pub const VERDICTS: [&str; 5] = ["exempt", "admitted", "refused", "would_refuse", "unavailable"];
-/// Upper bounds of the buckets in microseconds; one more bucket has none.
-pub const BOUNDS_US: [u64; 11] =
-    [500, 1_000, 2_500, 10_000, 25_000, 100_000, 250_000, 1_000_000, 5_000_000, 25_000_000, 100_000_000];
+/// Upper bounds of the buckets in microseconds; one more bucket has none. About two and a half a step: a percentile read
+/// from them is never off by more than that.
+pub const BOUNDS_US: [u64; 17] = [
+    500,
+    1_000,
+    2_500,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    30_000_000,
+    60_000_000,
+    120_000_000,
+];
+/// What is timed apart: a model's answers, by their two doors, and everything else.
+pub const GROUPS: [&str; 3] = ["chat", "completions", "other"];
+/// Of these, the ones that have tokens.
+pub const TOKEN_GROUPS: usize = 2;
 
 /// Number of the route of chats in [`ROUTES`].
 pub const CHAT: usize = 5;
+/// Number of the route of OpenAI's own shape in [`ROUTES`].
+pub const COMPLETIONS: usize = 8;
 /// Number of the last route in [`ROUTES`].
 pub const OTHER: usize = ROUTES.len() - 1;
 
@@ -38,10 +62,10 @@ pub const HISTOGRAM_WORDS: usize = BOUNDS_US.len() + 2;
 
 const VERDICTS_AT: usize = ROUTES.len() * CLASSES.len();
 const DURATIONS_AT: usize = VERDICTS_AT + VERDICTS.len();
-const FIRST_BYTES_AT: usize = DURATIONS_AT + 2 * HISTOGRAM_WORDS;
+const FIRST_TOKENS_AT: usize = DURATIONS_AT + GROUPS.len() * HISTOGRAM_WORDS;
 
 /// Words of a lane's tally.
-pub const WORDS: usize = FIRST_BYTES_AT + HISTOGRAM_WORDS;
+pub const WORDS: usize = FIRST_TOKENS_AT + TOKEN_GROUPS * HISTOGRAM_WORDS;
 
 /// One lane's counters.
 #[derive(Clone, Copy)]
@@ -54,19 +78,19 @@ impl Tally {
         Tally { words }
     }
 
-    /// One request ended: its route's number in [`ROUTES`], its status, its whole time and, of a chat, the time to the
-    /// first byte of the answer.
-    pub fn ended(&self, route: usize, status: u16, verdict: &str, duration: Duration, first_byte: Option<Duration>) {
+    /// One request ended: its route's number in [`ROUTES`], its status, its whole time and, where a model answered, the
+    /// time to its first token.
+    pub fn ended(&self, route: usize, status: u16, verdict: &str, duration: Duration, first_token: Option<Duration>) {
         let route = route.min(OTHER);
         let class = usize::from(status / 100).clamp(2, 5) - 2;
         self.add(route * CLASSES.len() + class, 1);
         if let Some(verdict) = VERDICTS.iter().position(|known| *known == verdict) {
             self.add(VERDICTS_AT + verdict, 1);
         }
-        let chat = usize::from(route == CHAT);
-        self.observe(DURATIONS_AT + chat * HISTOGRAM_WORDS, duration);
-        if let (CHAT, Some(first_byte), 200) = (route, first_byte, status) {
-            self.observe(FIRST_BYTES_AT, first_byte);
+        let group = group(route);
+        self.observe(DURATIONS_AT + group * HISTOGRAM_WORDS, duration);
+        if let (true, Some(first_token)) = (group < TOKEN_GROUPS, first_token) {
+            self.observe(FIRST_TOKENS_AT + group * HISTOGRAM_WORDS, first_token);
         }
     }
 
@@ -80,14 +104,14 @@ impl Tally {
         self.get(VERDICTS_AT + verdict)
     }
 
-    /// A word of the durations of chats, or of all other requests.
-    pub fn durations(&self, chat: bool, word: usize) -> u64 {
-        self.get(DURATIONS_AT + usize::from(chat) * HISTOGRAM_WORDS + word)
+    /// A word of the durations of a group of [`GROUPS`].
+    pub fn durations(&self, group: usize, word: usize) -> u64 {
+        self.get(DURATIONS_AT + group * HISTOGRAM_WORDS + word)
     }
 
-    /// A word of the times to the first byte of chats.
-    pub fn first_bytes(&self, word: usize) -> u64 {
-        self.get(FIRST_BYTES_AT + word)
+    /// A word of the times to the first token of one of the first [`TOKEN_GROUPS`].
+    pub fn first_tokens(&self, group: usize, word: usize) -> u64 {
+        self.get(FIRST_TOKENS_AT + group * HISTOGRAM_WORDS + word)
     }
 
     fn observe(&self, at: usize, time: Duration) {
@@ -105,5 +129,13 @@ impl Tally {
 
     fn get(&self, word: usize) -> u64 {
         self.words.get(word).map_or(0, |word| word.load(Relaxed))
+    }
+}
+
+fn group(route: usize) -> usize {
+    match route {
+        CHAT => 0,
+        COMPLETIONS => 1,
+        _ => 2,
     }
 }

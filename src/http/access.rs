@@ -20,6 +20,7 @@ pub struct Access {
     /// Monotonic.
     began: Duration,
     first_byte: Option<Duration>,
+    first_token: Option<Duration>,
     /// Known when the whole body went out at once.
     whole: Option<Duration>,
     method: Method,
@@ -60,6 +61,7 @@ impl Access {
             slot,
             began: now,
             first_byte: None,
+            first_token: None,
             whole: None,
             method: request.method().clone(),
             uri: request.uri().clone(),
@@ -91,6 +93,18 @@ impl Access {
         self.ledger.below_v1()
     }
 
+    /// The model's first token has come; later ones change nothing.
+    pub fn token(&mut self) {
+        if self.first_token.is_none() {
+            self.first_token = Some(self.elapsed());
+        }
+    }
+
+    /// The first token is still awaited.
+    pub fn awaits_token(&self) -> bool {
+        self.first_token.is_none()
+    }
+
     /// Bytes of the response's body went out.
     pub fn sent(&mut self, bytes: usize) {
         if self.first_byte.is_none() {
@@ -111,7 +125,7 @@ impl Drop for Access {
         self.lane.request_ended();
         self.ledger.answered();
         let duration = self.whole.unwrap_or_else(|| self.elapsed());
-        self.lane.tally().ended(self.route, self.status, self.verdict, duration, self.first_byte);
+        self.lane.tally().ended(self.route, self.status, self.verdict, duration, self.first_token);
         access::emit(&access::Record {
             request_id: self.id.text(),
             client: self.client,

@@ -22,9 +22,12 @@ impl App {
         }
         let id = context.access.id().text().to_owned();
         loop {
-            if let Delta::Done(reply) = turn.next(&id).await? {
-                let json = serde_json::to_vec(&reply).map_err(|error| internal().inside(error))?;
-                return Ok(self.ok(Base::Api, &context, json.into()));
+            match turn.next(&id).await? {
+                Delta::Text(_) => context.access.token(),
+                Delta::Done(reply) => {
+                    let json = serde_json::to_vec(&reply).map_err(|error| internal().inside(error))?;
+                    return Ok(self.ok(Base::Api, &context, json.into()));
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ use super::fault::{Code, Fault};
 use super::head::Refusal;
 use super::ids::Id;
 use super::strict::{Ledger, Times};
+use super::v1;
 use crate::chat::upstream::Relay;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -67,6 +68,12 @@ impl Body {
         self
     }
 
+    fn token(&mut self) {
+        if let Some(access) = &mut self.access {
+            access.token();
+        }
+    }
+
     fn sent(&mut self, bytes: usize) {
         if let Some(access) = &mut self.access {
             access.sent(bytes);
@@ -89,10 +96,21 @@ impl http_body::Body for Body {
                 }
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            Content::Stream(receiver) => ready!(receiver.poll_recv(cx)),
+            Content::Stream(receiver) => {
+                let event = ready!(receiver.poll_recv(cx));
+                if event.as_ref().is_some_and(|event| events::is_delta(event)) {
+                    self.token();
+                }
+                event
+            }
             Content::Relay(relay, id) => match ready!(relay.poll_next(cx)) {
                 Some(Err(error)) => Some(events::error_chunk(error, id.text())),
-                Some(Ok(events)) => Some(events),
+                Some(Ok(events)) => {
+                    if self.access.as_ref().is_some_and(|access| access.awaits_token()) && v1::holds_text(&events) {
+                        self.token();
+                    }
+                    Some(events)
+                }
                 None => None,
             },
         };

@@ -45,6 +45,11 @@ async fn pump(mut turn: Turn, sender: &Sender<Bytes>, id: &str) {
     }
 }
 
+/// True for an event that [`pump`] made of a piece of text: a comment or a named event is none.
+pub fn is_delta(event: &[u8]) -> bool {
+    event.starts_with(b"data: ")
+}
+
 #[derive(Serialize)]
 struct DeltaEvent<'a> {
     delta: &'a str,

@@ -26,6 +26,7 @@ pub mod keys;
 pub mod leaving;
 pub mod metrics;
 mod openapi;
+mod operate;
 pub mod page;
 pub mod proxy;
 pub mod route;
@@ -49,7 +50,7 @@ use bytes::Bytes;
 use connection::Connections;
 use fault::{Code, Fault, Shape};
 use headers::{Base, Headers, REQUEST_ID};
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONNECTION, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ids::Ids;
@@ -205,21 +206,6 @@ impl App {
         }
         access.status = response.status().as_u16();
         Ok(response.map(|body| body.recorded(access)))
-    }
-
-    /// What the operators' own address serves, and nothing else does.
-    fn operate(&self, head: &http::request::Parts, context: &Context<'_>) -> Answer {
-        let (kind, body) = match head.uri.path() {
-            "/metrics" => ("text/plain; version=0.0.4; charset=utf-8", metrics::text(self.board)),
-            "/status" => ("application/json", metrics::status(self.board).to_string()),
-            _ => return Err(Fault::not_found()),
-        };
-        if !matches!(head.method, Method::GET | Method::HEAD) {
-            return Err(Fault::method_not_allowed("GET, HEAD"));
-        }
-        let mut response = self.ok(Base::Api, context, body.into());
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        Ok(response)
     }
 
     async fn answer(

@@ -1,4 +1,4 @@
-//! The chat page and its files: compiled in, told apart by a hash of what they hold. Pure.
+//! The chat page, the status page and their files: compiled in, told apart by a hash of what they hold. Pure.
 //!
 //! Each file is asked for again at every load and answered with 304 while it is the same, so that an upgrade is never
 //! half a page. Deliberately absent: anything from elsewhere, inline code, and a framework.
@@ -28,6 +28,14 @@ pub enum File {
     Text,
     /// `/page/icon.svg`
     Icon,
+    /// `GET /status` at the operators' address, for a browser.
+    Status,
+    /// `/status/status.css`
+    StatusStyle,
+    /// `/status/status.js`
+    StatusScript,
+    /// `/status/draw.js`
+    StatusDraw,
 }
 
 impl File {
@@ -39,6 +47,17 @@ impl File {
             "/page/talk.js" => Some(File::Talk),
             "/page/text.js" => Some(File::Text),
             "/page/icon.svg" => Some(File::Icon),
+            _ => None,
+        }
+    }
+
+    /// The file below `/status/` that this path names, at the operators' address.
+    pub fn at_status(path: &str) -> Option<File> {
+        match path {
+            "/status/status.css" => Some(File::StatusStyle),
+            "/status/status.js" => Some(File::StatusScript),
+            "/status/draw.js" => Some(File::StatusDraw),
+            "/status/icon.svg" => Some(File::Icon),
             _ => None,
         }
     }
@@ -144,13 +163,17 @@ const fn row(content_type: &'static str, text: &'static str) -> Row {
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// In the order of [`File`].
-static FILES: [Row; 6] = [
+static FILES: [Row; 10] = [
     row("text/html; charset=utf-8", include_str!("page/index.html")),
     row("text/css; charset=utf-8", include_str!("page/page.css")),
     row(JAVASCRIPT, include_str!("page/page.js")),
     row(JAVASCRIPT, include_str!("page/talk.js")),
     row(JAVASCRIPT, include_str!("page/text.js")),
     row("image/svg+xml", include_str!("page/icon.svg")),
+    row("text/html; charset=utf-8", include_str!("page/status.html")),
+    row("text/css; charset=utf-8", include_str!("page/status.css")),
+    row(JAVASCRIPT, include_str!("page/status.js")),
+    row(JAVASCRIPT, include_str!("page/draw.js")),
 ];
 
 /// FNV-1a, 64 bits: tells versions of a file apart; nobody attacks it, for the files are ours.
@@ -226,15 +249,18 @@ mod tests {
     #[test]
     fn every_file_that_is_named_is_there_and_nothing_is_inline() {
         let text = |file: File| FILES[file as usize].text;
-        let page = text(File::Index);
         let inline = regex::Regex::new(r"<style| style=|://| on[a-z]+=|<script>").unwrap();
-        assert_eq!(inline.find(page).map(|found| found.as_str()), None);
-        let names = page.split('"').filter(|piece| piece.starts_with("page/"));
-        assert!(names.map(|name| assert!(File::at(&format!("/{name}")).is_some(), "{name}")).count() >= 4);
-        for script in [File::Script, File::Talk, File::Text] {
+        for (page, folder) in [(File::Index, "page/"), (File::Status, "status/")] {
+            let at = |path: &str| if page == File::Index { File::at(path) } else { File::at_status(path) };
+            assert_eq!(inline.find(text(page)).map(|found| found.as_str()), None);
+            let names = text(page).split('"').filter(|piece| piece.starts_with(folder));
+            assert!(names.map(|name| assert!(at(&format!("/{name}")).is_some(), "{name}")).count() >= 4);
+        }
+        for script in [File::Script, File::Talk, File::Text, File::StatusScript, File::StatusDraw] {
             assert!(!text(script).contains("innerHTML") && !text(script).contains("eval("));
             let imports = text(script).split("from \"./").skip(1).filter_map(|rest| rest.split('"').next());
-            imports.for_each(|name| assert!(File::at(&format!("/page/{name}")).is_some(), "{name}"));
+            let known = |name| File::at(&format!("/page/{name}")).or(File::at_status(&format!("/status/{name}")));
+            imports.for_each(|name| assert!(known(name).is_some(), "{name}"));
         }
     }
 }

@@ -47,7 +47,7 @@ impl Route {
             Route::Chat => tally::CHAT,
             Route::Initialize => 6,
             Route::ModeGet | Route::ModeSet => 7,
-            Route::Completions => 8,
+            Route::Completions => tally::COMPLETIONS,
             Route::Models => 9,
             Route::OpenApi => 10,
             Route::Preflight => tally::OTHER,

@@ -27,3 +27,33 @@ impl App {
         Ok(self.ok(Base::Api, &context, models))
     }
 }
+
+/// True when an upstream's events bring a piece of text, or of reasoning: the first ones often name only a role.
+pub fn holds_text(events: &[u8]) -> bool {
+    const KEY: &[u8] = b"content\":";
+    let mut rest = events;
+    while let Some(at) = rest.windows(KEY.len()).position(|window| window == KEY) {
+        rest = &rest[at + KEY.len()..];
+        if let Some([b'"', first, ..]) = rest.trim_ascii_start().get(..2)
+            && *first != b'"'
+        {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::holds_text;
+
+    #[test]
+    fn text_is_told_from_a_role_and_from_nothing() {
+        for text in [r#"{"delta":{"content":"a"}}"#, r#"{"content": "a"}"#, r#"{"content":""} {"reasoning_content":"b"}"#] {
+            assert!(holds_text(text.as_bytes()), "{text}");
+        }
+        for none in ["", r#"{"delta":{"role":"assistant","content":""}}"#, r#"{"content":null}"#, r#"{"content":"#] {
+            assert!(!holds_text(none.as_bytes()), "{none}");
+        }
+    }
+}

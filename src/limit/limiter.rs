@@ -69,6 +69,11 @@ impl Limiter {
         self.remote.as_ref().is_some_and(|(remote, _)| remote.is_up())
     }
 
+    /// What it counts in.
+    pub fn shared(&self) -> Shared {
+        self.shared
+    }
+
     /// The client as it is counted.
     pub fn client(&self, identity: Identity<'_>) -> Client {
         let identity_bytes = [0; KEY_BYTES_MAX + 1];

@@ -9,6 +9,7 @@
 //! Deliberately absent: async, threads, any wait without a limit, and trust in what a worker wrote on the board.
 
 mod addresses;
+mod cause;
 pub mod control;
 mod counts;
 pub mod handover;
@@ -264,6 +265,7 @@ impl Master {
             }
             Action::Report(report) => {
                 report.log();
+                cause::count(self.launcher.board.ends(), &report);
                 self.history.note(clock::monotonic(), &report);
                 self.tell_operators(&report);
                 if matches!(report, Report::Upgraded) {

@@ -200,6 +200,14 @@ impl Server {
         children_of(self.pid()).into_iter().filter(|pid| comm(*pid).starts_with(name)).collect()
     }
 
+    /// The operators' own address: each bound one has its line, theirs is the last.
+    pub fn admin(&self) -> String {
+        let said = self.text();
+        let mut lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let last = lines.rfind(|line| line["message"] == "listening").unwrap();
+        last["address"].as_str().unwrap().trim_start_matches("http://").to_owned()
+    }
+
     /// A new connection to it.
     pub fn connect(&self) -> Connection {
         Connection::open(&self.address)
