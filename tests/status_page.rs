@@ -1,10 +1,11 @@
 //! An operator at a browser, at the operators' own address.
 
 use crate::page::check;
-use crate::support::{Browser, Connection, Server, Upstream, Way, until};
+use crate::support::{Browser, Connection, LIMIT, Server, Upstream, Way, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
+use std::time::Instant;
 
 const BROWSER: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n";
 
@@ -77,13 +78,14 @@ fn an_operator_sees_workers_rates_and_latencies_change() {
 fn the_status_page_is_readable_by_everybody_everywhere() {
     let (_upstream, server, admin) = started(Way::Instant);
     let Some(mut browser) = Browser::open(&format!("http://{admin}/status")) else { return };
-    let rounds = if std::env::var_os("CHATCORN_TEST_PICTURES").is_some() { 400 } else { 3 };
+    // A picture is worth looking at when there are some points on it.
+    let (rounds, began) = (if std::env::var_os("CHATCORN_TEST_PICTURES").is_some() { 150 } else { 3 }, Instant::now());
     let mut turn = 0;
     until("some rounds", || {
         chat(&server);
         server.connect().get(if turn % 5 == 0 { "/nowhere" } else { "/api/health" }).unwrap();
         turn += 1;
-        turn >= rounds
+        turn >= rounds || began.elapsed() > LIMIT * 3 / 4
     });
     browser.wait("document.querySelector('svg.chart path.area.one') !== null");
     let axe = std::env::var_os("CHATCORN_TEST_AXE").map(|path| std::fs::read_to_string(path).unwrap());
@@ -96,7 +98,8 @@ fn the_status_page_is_readable_by_everybody_everywhere() {
             browser.size(width, height, phone);
             browser.scheme(scheme);
             browser.picture(&format!("status-{width}-{scheme}"));
-            assert_eq!(browser.eval("document.documentElement.scrollWidth"), width);
+            let wide = browser.eval("document.documentElement.scrollWidth");
+            assert!(wide.as_u64() <= Some(width.into()), "{wide} of {width}");
             if let Some(axe) = &axe {
                 check(&mut browser, axe, &format!("{width} {scheme}"));
             }

@@ -1,4 +1,4 @@
-//! `chatcorn status`, `top`, `reload`, `upgrade`, `stop`, `reopen`, `scale`: what a running server is asked, and how it is shown.
+//! `chatcorn status`, `top`, `metrics`, `reload`, `upgrade`, `stop`, `reopen`, `scale`: what a running server is asked, and how it is shown.
 
 use super::ask::ask;
 use super::table;
@@ -21,6 +21,8 @@ pub enum Order {
     },
     /// Show it every second.
     Top,
+    /// Print its metrics.
+    Metrics,
     /// Reload, and wait until it is done.
     Reload,
     /// Replace the program, and wait until it is done.
@@ -44,6 +46,7 @@ pub fn run(order: Order, socket: &Path) -> Result<(), String> {
     let request = match order {
         Order::Status { json } => return show(&status(socket)?, json),
         Order::Top => return top(socket),
+        Order::Metrics => return metrics(socket),
         Order::Reload => Request::Reload,
         Order::Upgrade => Request::Upgrade,
         Order::Stop { now } => Request::Stop { now },
@@ -63,6 +66,14 @@ pub fn run(order: Order, socket: &Path) -> Result<(), String> {
 fn status(socket: &Path) -> Result<Value, String> {
     match ask(socket, &Request::Status, |_| {})? {
         Answer::Status(status) => Ok(status),
+        Answer::Refused(reason) => Err(reason),
+        other => Err(format!("an answer of another version: {other:?}")),
+    }
+}
+
+fn metrics(socket: &Path) -> Result<(), String> {
+    match ask(socket, &Request::Metrics, |_| {})? {
+        Answer::Metrics(text) => print(&text),
         Answer::Refused(reason) => Err(reason),
         other => Err(format!("an answer of another version: {other:?}")),
     }

@@ -214,7 +214,7 @@ fn logs(command: Command) -> Command {
 }
 
 /// Commands for a running server.
-fn orders() -> [Command; 7] {
+fn orders() -> [Command; 8] {
     let switch = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).action(ArgAction::SetTrue).help(help).help_heading("Options")
     };
@@ -222,6 +222,7 @@ fn orders() -> [Command; 7] {
     [
         Command::new("status").about("Show a running server").arg(switch("json", "as JSON")),
         Command::new("top").about("Show a running server, live"),
+        Command::new("metrics").about("Print a running server's metrics in Prometheus' text format"),
         Command::new("reload").about("Reread the configuration and roll the workers; exit 1 when it is refused"),
         Command::new("upgrade").about("Replace a running server's program; exit 1 when the new one does not stand"),
         Command::new("stop").about("Stop a running server").arg(switch("now", "do not finish what is under way")),
@@ -234,6 +235,7 @@ fn order(name: &str, matches: &ArgMatches) -> Option<Order> {
     Some(match name {
         "status" => Order::Status { json: matches.get_flag("json") },
         "top" => Order::Top,
+        "metrics" => Order::Metrics,
         "reload" => Order::Reload,
         "upgrade" => Order::Upgrade,
         "stop" => Order::Stop { now: matches.get_flag("now") },

@@ -6,6 +6,7 @@ use super::control::words::{Answer, Request};
 use super::report::Report;
 use super::roster::{Kind, Life};
 use super::state::{Event, Phase, WORKERS_MAX};
+use crate::http::metrics;
 use crate::sys::clock;
 use serde::{Deserialize, Serialize};
 use std::os::fd::RawFd;
@@ -62,6 +63,10 @@ impl Master {
             Request::Status => {
                 let status = Answer::Status(self.status());
                 self.answer(call, &status)
+            }
+            Request::Metrics => {
+                let text = metrics::text(self.launcher.board, self.launcher.counts.memory());
+                self.answer(call, &Answer::Metrics(text))
             }
             Request::Stop { now } => {
                 self.waiting.calls.push((call, For::Stop));

@@ -86,7 +86,7 @@ export function chart(svg, { series, places, stacked, label, least, span }) {
   const y = (value) => height - below - (value / top) * (height - above - below);
   const parts = [0, 0.5, 1].flatMap((part) => [
     element("line", { x1: left, x2: width - right, y1: y(part * top), y2: y(part * top), class: "grid" }),
-    element("text", { x: left - 8, y: y(part * top) + 4, "text-anchor": "end" }, label(part * top)),
+    element("text", { x: left - 8, y: y(part * top) + 4, "text-anchor": "end" }, part ? label(part * top) : "0"),
   ]);
   parts.push(element("text", { x: left, y: height - 4 }, `${span} ago`));
   parts.push(element("text", { x: width - right, y: height - 4, "text-anchor": "end" }, "now"));

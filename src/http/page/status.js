@@ -3,7 +3,8 @@
 import { chart, key, number, percentile, spark, time } from "./draw.js";
 
 const EVERY_MS = 2000;
-const PLACES = 150; // five minutes
+const PLACES = 151; // five minutes
+const SPANS = [[31, "1 min"], [76, "2.5 min"], [PLACES, "5 min"]]; // a young page shows less, larger
 const SMOOTH = 5; // percentiles are of the last ten seconds
 const SILENT_MS = 2000; // an idle loop turns twice a second
 
@@ -18,7 +19,7 @@ const TILES = [
   ["In flight", "in_flight", (value) => [number(value), "requests"], "four"],
   ["Failed, 5xx", "5xx", (value) => [number(value), "per second"], "three"],
   ["Chat, first token", "first-50", (value) => withMedian(time(value)), "one"],
-  ["Chat, whole answer", "chat-50", (value) => withMedian(time(value)), "one"],
+  ["Chat, answer", "chat-50", (value) => withMedian(time(value)), "one"],
   ["Engine", "tokens", (value) => [number(value), "tokens per second"], "two"],
 ];
 const withMedian = ([value, unit]) => [value, `${unit} median`];
@@ -101,30 +102,32 @@ function add(sample) {
 function draw() {
   const sample = samples.at(-1);
   if (!sample) return;
+  const [places, span] = SPANS.find(([count]) => history.in_flight.length <= count);
   for (const [, name, words, className] of TILES) {
     const tile = document.querySelector(`[data-name="${name}"]`);
     const values = history[name] ?? [];
     const [value, unit] = words(values.at(-1));
     tile.querySelector("strong").textContent = value;
     tile.querySelector(".unit").textContent = unit;
-    spark(tile.querySelector("svg"), values, PLACES, className);
+    tile.hidden = name === "tokens" && sample.engine === "absent";
+    spark(tile.querySelector("svg"), values, places, className);
   }
-  for (const one of CHARTS) drawChart(one);
-  drawWorkers(sample);
+  for (const one of CHARTS) drawChart(one, places, span);
+  drawWorkers(sample, places);
   drawCards(sample);
 }
 
-function drawChart({ title, label, least, stacked, series, figure }) {
+function drawChart({ title, label, least, stacked, series, figure }, places, span) {
   const lines = series.map((line) => ({ ...line, values: history[line.from] ?? [] }));
   for (const { name, values, shown } of lines) shown.lastChild.textContent = `${name}: ${label(values.at(-1) ?? null)}`;
   const svg = figure.querySelector("svg.chart");
   svg.setAttribute("aria-label", `${title}. Now ${lines.map(({ name, values }) => `${name} ${label(values.at(-1) ?? null)}`).join(", ")}.`);
-  chart(svg, { series: lines, places: PLACES, stacked, label, least, span: "5 min" });
+  chart(svg, { series: lines, places, stacked, label, least, span });
 }
 
 const WORDS = { ready: ["ready", "good"], booting: ["booting", "warn"], draining: ["draining", "warn"] };
 
-function drawWorkers(sample) {
+function drawWorkers(sample, places) {
   const list = $("workers");
   while (list.children.length > sample.workers.length) list.lastChild.remove();
   while (list.children.length < sample.workers.length) list.append(copy("worker"));
@@ -137,8 +140,8 @@ function drawWorkers(sample) {
     item.querySelector(".badge").dataset.state = state;
     const values = history[`worker-${worker.slot}`] ?? [];
     const picture = item.querySelector("svg");
-    picture.setAttribute("aria-label", `Requests per second of worker ${worker.slot}, five minutes; now ${number(values.at(-1))}`);
-    spark(picture, values, PLACES, "four");
+    picture.setAttribute("aria-label", `Requests per second of worker ${worker.slot} over the last minutes; now ${number(values.at(-1))}`);
+    spark(picture, values, places, "four");
     rows(item.querySelector("dl"), [
       ["Requests", rate(values.at(-1) ?? 0)],
       ["In flight", number(worker.in_flight)],

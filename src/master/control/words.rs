@@ -12,6 +12,8 @@ pub const REQUEST_BYTES_MAX: usize = 1024;
 pub enum Request {
     /// How is everybody?
     Status,
+    /// The fleet's metrics.
+    Metrics,
     /// As SIGHUP; the answer tells how it went.
     Reload,
     /// As SIGUSR2; the answer tells how it went.
@@ -42,6 +44,8 @@ pub enum Answer {
     Refused(String),
     /// The state of everything.
     Status(Value),
+    /// Metrics in Prometheus' text format.
+    Metrics(String),
 }
 
 impl Answer {
