@@ -1,4 +1,4 @@
-//! How fast the redactor and the access line are: `cargo bench --bench redact`.
+//! How fast the redactor is, on lines as they come and on lines made to be slow: `cargo bench --bench redact`.
 //!
 //! With files as arguments: how many of their lines the redactor alters, and the first of them.
 
@@ -29,7 +29,7 @@ fn main() {
         let line: Vec<u8> = piece.bytes().cycle().take(1024).collect();
         show(name, rate(&redactor, &[line]), normal);
     }
-    access_line();
+    hunt(&redactor, normal);
 }
 
 /// Lines of a running server: access, application, an upstream's error, prose.
@@ -121,43 +121,73 @@ fn altered(redactor: &Redactor, files: &[String]) {
     println!("{count} of {total} lines altered: {:.3} in 1000", count as f64 * 1000.0 / total.max(1) as f64);
 }
 
-fn access_line() {
-    use chatcorn::board::{Board, Sender};
-    use chatcorn::log::{self, Plan, access};
-    let (Ok(board), Ok((pipe, reader))) = (Board::create(), chatcorn::sys::fd::packet_pair()) else { return };
-    let drain = std::thread::spawn(move || {
-        let mut buffer = vec![0u8; 1 << 16];
-        while nix::unistd::read(&reader, &mut buffer).is_ok_and(|length| length > 0) {}
-    });
-    let Ok(guard) = log::start_worker(&Plan::default(), Sender::Slot(0), pipe, board) else { return };
-    let record = access::Record {
-        request_id: "550e8400-e29b-41d4-a716-446655440000",
-        client: Some([10, 1, 2, 3].into()),
-        method: "POST",
-        path: "/api/chat",
-        protocol: "HTTP/1.1",
-        status: 200,
-        bytes_in: 123,
-        bytes_out: 4567,
-        duration: Duration::from_micros(12_345),
-        first_byte: Some(Duration::from_micros(2_345)),
-        worker: 2,
-        verdict: "admitted",
-        user_agent: Some("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0"),
-    };
-    let count = 100_000u32;
-    let run = || {
-        let begun = cpu();
-        (0..count).for_each(|_| access::emit(black_box(&record)));
-        (cpu() - begun).as_nanos() as f64 / f64::from(count)
-    };
-    let best = (0..10).map(|_| run()).fold(f64::MAX, f64::min);
-    println!("access line: {best:.0} ns (best of 10)");
-    let begun = cpu();
-    for _ in 0..count {
-        log::flush();
+/// Looks for slower input: lines of a few pieces each, of which the slowest are changed a little, again and again.
+fn hunt(redactor: &Redactor, normal: f64) {
+    let mut words: Vec<String> = chatcorn::log::redact::literals().into_iter().map(str::to_owned).collect();
+    words.extend(GLUE.iter().chain(INPUTS.iter().map(|(_, piece)| piece)).map(|piece| (*piece).to_owned()));
+    let mut dice = 0x9e37_79b9_7f4a_7c15u64;
+    let mut slowest: Vec<(f64, Vec<usize>)> = Vec::new();
+    for round in 0..HUNT_ROUNDS {
+        let pieces = if round % 4 == 0 || slowest.is_empty() {
+            (0..1 + roll(&mut dice, 5)).map(|_| roll(&mut dice, words.len())).collect()
+        } else {
+            let parent = roll(&mut dice, slowest.len());
+            changed(slowest[parent].1.clone(), &mut dice, words.len())
+        };
+        if slowest.iter().any(|(_, known)| *known == pieces) {
+            continue;
+        }
+        let cost = normal / quick_rate(redactor, &line_of(&pieces, &words));
+        slowest.push((cost, pieces));
+        slowest.sort_by(|a, b| b.0.total_cmp(&a.0));
+        slowest.truncate(24);
     }
-    println!("empty flush: {:.1} ns", (cpu() - begun).as_nanos() as f64 / f64::from(count));
-    drop(guard);
-    let _ = drain;
+    println!("\nfound by {HUNT_ROUNDS} tries at slower ones:");
+    for (_, pieces) in slowest.iter().take(8) {
+        let line = line_of(pieces, &words);
+        let piece: String = pieces.iter().map(|piece| words[*piece].as_str()).collect();
+        show(&format!("{piece:?}"), rate(redactor, &[line]), normal);
+    }
+}
+
+const HUNT_ROUNDS: usize = 6_000;
+const GLUE: &[&str] = &[
+    " ", "=", ":", ": ", "\"", "'", "\\\"", "\\\\\\\"", "\\n", "\\\\n", "\n", "a", "1", "aB3", "a1b2c3d4", "/", "@", "?", "&",
+    "<", ">", "(", "[", "{", "}", "]", ")", "name=\"", "value=\"", ",", ";", "-", "--", "_", ".", "%3d", "%22", "\\u003a",
+    "&quot;", "x", "Digest ", "Basic ", "BEGIN ", "-----END", "user:pass", "0123456789abcdef", "$", "|", "is ", "`", "==",
+    "\r\n\r\n", "\\r\\n\\r\\n", "Content-Disposition: form-data; name=", "eyJhbGciOiJIUzI1NiJ9.", "QWxhZGRpbjpvcGVu",
+];
+
+fn roll(dice: &mut u64, sides: usize) -> usize {
+    *dice ^= *dice << 13;
+    *dice ^= *dice >> 7;
+    *dice ^= *dice << 17;
+    (*dice % sides as u64) as usize
+}
+
+fn changed(mut pieces: Vec<usize>, dice: &mut u64, words: usize) -> Vec<usize> {
+    let at = roll(dice, pieces.len());
+    match roll(dice, 4) {
+        0 if pieces.len() > 1 => drop(pieces.remove(at)),
+        1 if pieces.len() < 8 => pieces.insert(at, roll(dice, words)),
+        2 if pieces.len() < 8 => pieces.push(pieces[at]),
+        _ => pieces[at] = roll(dice, words),
+    }
+    pieces
+}
+
+fn line_of(pieces: &[usize], words: &[String]) -> Vec<u8> {
+    let piece: Vec<u8> = pieces.iter().flat_map(|piece| words[*piece].bytes()).collect();
+    piece.into_iter().cycle().take(1024).collect()
+}
+
+/// The best of a few short looks: enough to choose by.
+fn quick_rate(redactor: &Redactor, line: &[u8]) -> f64 {
+    let look = |_| {
+        let begun = Instant::now();
+        black_box(redactor.line_after(black_box(line), &mut Trail::default()));
+        begun.elapsed()
+    };
+    let best = (0..7).map(look).min().unwrap_or_default();
+    line.len() as f64 / best.as_secs_f64() / 1e6
 }

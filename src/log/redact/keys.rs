@@ -4,7 +4,7 @@
 //! name ─ closing quote? ─ separator ─ opening quote? ─ value ─ is it one? (values)
 //! ```
 
-use super::text::{closing, ident, line_end, quote, run, short_run};
+use super::text::{Text, closing, find, ident, line_end, line_end_before, quote, run, short_run};
 use super::tokens::Memo;
 use super::values::{self, Context, Strength};
 use std::ops::Range;
@@ -13,6 +13,10 @@ use std::ops::Range;
 const NAME_BYTES_MAX: usize = 64;
 /// An object in a secret's place is looked at so far.
 const OBJECT_BYTES_MAX: usize = 1024;
+/// The head of a form's part after its name, and what may stand between a name and its value.
+const HEAD_BYTES_MAX: usize = 192;
+/// What it costs to judge a value, beside its bytes.
+const VALUE_COST: usize = 16;
 /// Blanks that a separator may stand between.
 const BLANKS_MAX: usize = 32;
 
@@ -45,7 +49,7 @@ struct Lead {
 }
 
 /// The value behind the name whose last word is `text[start..end]`.
-pub(super) fn value(text: &[u8], start: usize, end: usize, strength: Strength, memo: &mut Memo) -> Option<Found> {
+pub(super) fn value(text: &Text<'_>, start: usize, end: usize, strength: Strength, memo: &mut Memo) -> Option<Found> {
     let name = Name::read(text, start, end)?;
     let lead = lead(text, &name)?;
     if lead.context == Context::Sentence && strength != Strength::Strong {
@@ -70,9 +74,10 @@ pub(super) fn value(text: &[u8], start: usize, end: usize, strength: Strength, m
 }
 
 impl Name {
-    fn read(text: &[u8], start: usize, end: usize) -> Option<Name> {
+    fn read(text: &Text<'_>, start: usize, end: usize) -> Option<Name> {
         let floor = start.saturating_sub(NAME_BYTES_MAX);
         let begin = text[floor..start].iter().rposition(|byte| !ident(*byte)).map_or(floor, |at| floor + at + 1);
+        text.spend(start - begin);
         let word_end = short_run(text, end, 2, |byte| byte.is_ascii_digit());
         if text.get(word_end).is_some_and(|byte| ident(*byte)) {
             return None;
@@ -89,18 +94,18 @@ impl Name {
     }
 
     /// `--password`.
-    fn flag(&self, text: &[u8]) -> bool {
+    fn flag(&self, text: &Text<'_>) -> bool {
         text[self.begin..].starts_with(b"-") && self.quote.is_none()
     }
 
     /// `<password>`.
-    fn tag(&self, text: &[u8]) -> bool {
+    fn tag(&self, text: &Text<'_>) -> bool {
         let before = self.begin.checked_sub(1).map(|at| text[at]);
         matches!(before, Some(b'<' | b':')) && text.get(self.end) == Some(&b'>')
     }
 
     /// The name is the value of an attribute called `name`: a form's part, an input, an entry of a list.
-    fn named(&self, text: &[u8]) -> bool {
+    fn named(&self, text: &Text<'_>) -> bool {
         if self.quote.is_none() && !matches!(text[..self.begin], [.., b':' | b'=', b' '] | [.., b':' | b'=']) {
             return false;
         }
@@ -116,7 +121,7 @@ impl Name {
     }
 
     /// The first thing on its line, but for blanks, a dash and quotes.
-    pub(super) fn leads_line(&self, text: &[u8]) -> bool {
+    pub(super) fn leads_line(&self, text: &Text<'_>) -> bool {
         let floor = self.begin.saturating_sub(NAME_BYTES_MAX);
         let before = &text[floor..self.begin];
         let shut = before.iter().rposition(|byte| !matches!(byte, b' ' | b'\t' | b'-' | b'#'));
@@ -130,12 +135,12 @@ impl Name {
     }
 }
 
-fn blanks(text: &[u8], from: usize) -> usize {
+fn blanks(text: &Text<'_>, from: usize) -> usize {
     short_run(text, from, BLANKS_MAX, |byte| byte == b' ' || byte == b'\t')
 }
 
 /// What stands between name and value.
-fn lead(text: &[u8], name: &Name) -> Option<Lead> {
+fn lead(text: &Text<'_>, name: &Name) -> Option<Lead> {
     if name.tag(text) {
         return Some(Lead { at: name.end + 1, context: Context::Tight });
     }
@@ -170,7 +175,7 @@ fn lead(text: &[u8], name: &Name) -> Option<Lead> {
 }
 
 /// `the password is …`, `the password was: …`
-fn verb(text: &[u8], at: usize) -> usize {
+fn verb(text: &Text<'_>, at: usize) -> usize {
     let rest = &text[at..];
     let verb = if rest.starts_with(b"is ") || rest.starts_with(b"is:") {
         2
@@ -183,7 +188,7 @@ fn verb(text: &[u8], at: usize) -> usize {
 }
 
 /// `: str = ` between a name and its value: a type, then the separator that counts.
-fn typed(text: &[u8], colon: usize) -> Option<Lead> {
+fn typed(text: &Text<'_>, colon: usize) -> Option<Lead> {
     let from = blanks(text, colon + 1);
     let end = short_run(text, from, 48, |byte| {
         ident(byte) || matches!(byte, b'&' | b'<' | b'>' | b'[' | b']' | b'*' | b':' | b'.')
@@ -194,8 +199,8 @@ fn typed(text: &[u8], colon: usize) -> Option<Lead> {
 }
 
 /// `name="password"` and then its value: `value="…"`, `"value": "…"`, or the part of a form after an empty line.
-fn named_value(text: &[u8], name: &Name) -> Option<Lead> {
-    let end = line_end(text, name.end);
+fn named_value(text: &Text<'_>, name: &Name) -> Option<Lead> {
+    let end = line_end_before(text, name.end, text.len().min(name.end + HEAD_BYTES_MAX));
     if let Some(skip) = empty_line(text, end) {
         return Some(Lead { at: skip, context: Context::Part });
     }
@@ -211,13 +216,13 @@ fn named_value(text: &[u8], name: &Name) -> Option<Lead> {
 }
 
 /// After the head of a form's part: past an empty line, whose newlines may be escaped.
-fn empty_line(text: &[u8], from: usize) -> Option<usize> {
-    let window = &text[from..text.len().min(from + 160)];
+fn empty_line(text: &Text<'_>, from: usize) -> Option<usize> {
+    let to = text.len().min(from + HEAD_BYTES_MAX);
     let mut newlines = 0;
-    let mut at = 0;
-    while at < window.len() && newlines < 8 {
-        let slashes = run(window, at, |byte| byte == b'\\') - at;
-        match window.get(at + slashes) {
+    let mut at = from;
+    while at < to && newlines < 8 {
+        let slashes = run(text, at, |byte| byte == b'\\') - at;
+        match text.get(at + slashes) {
             Some(b'\n') => newlines += 4,
             Some(b'n') if slashes > 0 => newlines += 4,
             Some(b'\r') => {}
@@ -225,7 +230,7 @@ fn empty_line(text: &[u8], from: usize) -> Option<usize> {
             _ if newlines >= 8 => break,
             _ if newlines > 0 && slashes == 0 => {
                 // Another line of the part's head, such as its content type.
-                at = line_end(window, at);
+                at = line_end_before(text, at, to);
                 newlines = 0;
                 continue;
             }
@@ -233,48 +238,49 @@ fn empty_line(text: &[u8], from: usize) -> Option<usize> {
         }
         at += slashes + 1;
     }
-    (newlines >= 8).then_some(from + at)
+    (newlines >= 8).then_some(at)
 }
 
-fn part(text: &[u8], at: usize) -> Option<Found> {
+fn part(text: &Text<'_>, at: usize) -> Option<Found> {
     let end = line_end(text, at);
-    let end = memchr::memchr(b'"', &text[at..end]).map_or(end, |quote| at + quote);
+    let end = find(text, b'"', at, end).unwrap_or(end);
     let end = at + text[at..end].iter().rposition(|byte| *byte != b'\\').map_or(0, |last| last + 1);
     (end > at).then(|| (at..end).into())
 }
 
 /// `["authorization", "…"]`, `(b"x-api-key", b"…")`: a pair, not a sentence.
-fn in_list(text: &[u8], name: &Name) -> bool {
+fn in_list(text: &Text<'_>, name: &Name) -> bool {
     let before = text[..name.begin].iter().rev().find(|byte| !quote(**byte) && !matches!(byte, b'\\' | b'b'));
     matches!(before, Some(b'(' | b'['))
 }
 
 /// `machine … login … password …`
-fn netrc(text: &[u8], name: &Name) -> bool {
+fn netrc(text: &Text<'_>, name: &Name) -> bool {
     let begins = text.starts_with(b"machine ") || text.starts_with(b"default ") || text.starts_with(b"login ");
     begins && name.begin < 256
 }
 
 /// The inside of `["…", "…"]`.
-fn list(text: &[u8], at: usize) -> Option<Range<usize>> {
+fn list(text: &Text<'_>, at: usize) -> Option<Range<usize>> {
     if text.get(at) != Some(&b'[') {
         return None;
     }
     let from = blanks(text, at + 1);
     let mark = short_run(text, from, 16, |byte| byte == b'\\');
     text.get(mark).filter(|byte| quote(**byte))?;
-    let close = memchr::memchr(b']', &text[mark..]).map_or(text.len(), |length| mark + length);
+    let close = find(text, b']', mark, text.len()).unwrap_or(text.len());
     let inside = &text[from..close];
     (!values::prose(inside)).then_some(from..close)
 }
 
 /// All of `{"value": "…"}` when something in it is a secret.
-fn object(text: &[u8], at: usize) -> Option<Range<usize>> {
+fn object(text: &Text<'_>, at: usize) -> Option<Range<usize>> {
     if text.get(at) != Some(&b'{') {
         return None;
     }
     let window = &text[at..text.len().min(at + OBJECT_BYTES_MAX)];
     let end = memchr::memchr(b'}', window)? + 1;
+    text.spend(4 * end);
     let words = window[..end].split(|byte| quote(*byte) || matches!(byte, b'\\' | b',' | b':' | b'{' | b'}'));
     let secret = |word: &[u8]| values::secret(word, Context::Quoted, Strength::Token, true);
     words.into_iter().any(secret).then(|| at..at + end)
@@ -282,7 +288,7 @@ fn object(text: &[u8], at: usize) -> Option<Range<usize>> {
 
 /// An opening quote at `at`, perhaps behind a prefix (`b"`, `Some("`, `String::from("`): where the inside begins, the
 /// quote, its backslashes, and whether it is the argument of a call.
-fn opening(text: &[u8], at: usize) -> Option<(usize, u8, usize, bool)> {
+fn opening(text: &Text<'_>, at: usize) -> Option<(usize, u8, usize, bool)> {
     let mut from = at;
     let word = short_run(text, at, 32, |byte| ident(byte) || byte == b':' || byte == b'.');
     let mut call = false;
@@ -304,7 +310,7 @@ fn opening(text: &[u8], at: usize) -> Option<(usize, u8, usize, bool)> {
     Some((mark + 1 + triple, byte, mark - from, call))
 }
 
-fn quoted(text: &[u8], from: usize, mark: (u8, usize), lead: &Lead, strength: Strength, call: bool) -> Option<Found> {
+fn quoted(text: &Text<'_>, from: usize, mark: (u8, usize), lead: &Lead, strength: Strength, call: bool) -> Option<Found> {
     let end = closing(text, from, mark.0, mark.1).unwrap_or(text.len());
     let context = match lead.context {
         Context::Sentence => Context::List,
@@ -312,10 +318,11 @@ fn quoted(text: &[u8], from: usize, mark: (u8, usize), lead: &Lead, strength: St
         _ if call => Context::Call,
         _ => Context::Quoted,
     };
+    text.spend(VALUE_COST + (end - from).min(256));
     values::secret(&text[from..end], context, strength, true).then(|| (from..end).into())
 }
 
-fn bare(text: &[u8], at: usize, name: &Name, lead: &Lead, strength: Strength, memo: &mut Memo) -> Option<Found> {
+fn bare(text: &Text<'_>, at: usize, name: &Name, lead: &Lead, strength: Strength, memo: &mut Memo) -> Option<Found> {
     if lead.context == Context::List {
         return None;
     }
@@ -326,6 +333,7 @@ fn bare(text: &[u8], at: usize, name: &Name, lead: &Lead, strength: Strength, me
     let form = !json && matches!(lead.context, Context::Tight | Context::Entry);
     let end = memo.bare(at, (json, form), || bare_end(text, at, json, form));
     let word = &text[at..end];
+    text.spend(VALUE_COST + word.len().min(64));
     let alone = matches!(
         text.get(blanks(text, end)),
         None | Some(b'\n' | b'\r' | b'\\' | b'"' | b'\'' | b'`' | b',' | b';' | b'#' | b'&' | b'}' | b')')
@@ -333,6 +341,7 @@ fn bare(text: &[u8], at: usize, name: &Name, lead: &Lead, strength: Strength, me
     if lead.context == Context::Line && !alone {
         let end = line_value_end(text, at);
         let value = &text[at..end];
+        text.spend(2 * value.len().min(256));
         let phrase = strength == Strength::Strong && values::passphrase(value);
         return (phrase || (!values::prose(value) && values::secret(word, Context::Line, strength, false)))
             .then(|| (at..end).into());
@@ -346,7 +355,7 @@ fn bare(text: &[u8], at: usize, name: &Name, lead: &Lead, strength: Strength, me
 }
 
 /// `password: |` and its lines, when they stand in one text with escaped newlines.
-fn block(text: &[u8], at: usize) -> Option<Found> {
+fn block(text: &Text<'_>, at: usize) -> Option<Found> {
     let head = line_end(text, at);
     if head - at > 3 || head == text.len() {
         return None;
@@ -358,15 +367,16 @@ fn block(text: &[u8], at: usize) -> Option<Found> {
 }
 
 /// The end of a line's value: before an escaped or real newline, or the quote that ends the text around it.
-fn line_value_end(text: &[u8], at: usize) -> usize {
+fn line_value_end(text: &Text<'_>, at: usize) -> usize {
     let end = line_end(text, at);
     let end = memchr::memchr2(b'"', b'\'', &text[at..end]).map_or(end, |quote| at + quote);
+    text.spend((end - at) / 8);
     at + text[at..end].iter().rposition(|byte| !matches!(byte, b' ' | b'\\')).map_or(0, |last| last + 1)
 }
 
 /// The end of a value without quotes. Beside a quoted name it is JSON, and a comma ends it; elsewhere only a comma
 /// and the like that ends a word does, for passwords hold anything.
-fn bare_end(text: &[u8], from: usize, json: bool, form: bool) -> usize {
+fn bare_end(text: &Text<'_>, from: usize, json: bool, form: bool) -> usize {
     let mut at = from;
     while let Some(byte) = text.get(at) {
         match byte {
@@ -385,6 +395,7 @@ fn bare_end(text: &[u8], from: usize, json: bool, form: bool) -> usize {
         }
         at += 1;
     }
+    text.spend(2 * (at - from));
     at
 }
 
@@ -395,9 +406,10 @@ fn ends_word(next: Option<&u8>) -> bool {
 }
 
 /// A value of a query: `?sig=…`, whose name is too common elsewhere.
-pub(super) fn query(text: &[u8], start: usize, end: usize, memo: &mut Memo) -> Option<Found> {
+pub(super) fn query(text: &Text<'_>, start: usize, end: usize, memo: &mut Memo) -> Option<Found> {
     let floor = start.saturating_sub(NAME_BYTES_MAX);
     let before = text[floor..start].iter().rposition(|byte| !ident(*byte)).map(|at| text[floor + at]);
+    text.spend(8);
     if !matches!(before, Some(b'?' | b'&' | b';')) {
         return None;
     }

@@ -4,7 +4,7 @@ use super::Finds;
 use super::keys::{self, Found};
 use super::pem::{self, Pem};
 use super::schemes;
-use super::text;
+use super::text::{self, Text};
 use super::tokens::{self, Memo, SHAPES};
 use super::values::Strength;
 
@@ -107,15 +107,15 @@ impl Family {
     /// What stands around the hit `text[start..end]`.
     pub(super) fn look(
         self,
-        text: &[u8],
+        text: &Text<'_>,
         start: usize,
         end: usize,
         memo: &mut Memo,
         finds: &mut Finds,
     ) -> Option<Found> {
         match self {
-            Family::Shape(shape) => shape.at(text, start, end, memo).map(Found::from),
-            Family::Jwt => tokens::jwt(text, start, memo).map(Found::from),
+            Family::Shape(shape) => shape.at(text, start, end).map(Found::from),
+            Family::Jwt => tokens::jwt(text, start).map(Found::from),
             Family::Key(Strength::Weak) if !text::part_begins(text, start) => None,
             Family::Key(strength) => keys::value(text, start, end, strength, memo),
             Family::Token => keys::value(text, start, end, Strength::Token, memo)

@@ -1,6 +1,6 @@
 //! Secrets that their makers gave a shape: a prefix and an alphabet.
 
-use super::text::{Mix, alnum, run, url_safe, word_begins};
+use super::text::{Mix, Text, alnum, find, run, url_safe, word_begins};
 use std::ops::Range;
 
 /// One maker's shape.
@@ -68,42 +68,21 @@ const fn classes() -> [u8; 256] {
 
 static CLASSES: [u8; 256] = classes();
 
-/// What was measured last: many prefixes in one long word, or many URLs without a user, must not be measured again and
+/// What was measured last: many names in one long word, or many URLs without a user, must not be measured again and
 /// again.
 #[derive(Default)]
 pub(super) struct Memo {
-    run: Run,
     at_sign: Option<(usize, usize)>,
     bare: Option<(usize, usize, (bool, bool))>,
 }
 
-/// A run of one alphabet.
-#[derive(Clone, Copy, Default)]
-struct Run {
-    alphabet: u8,
-    from: usize,
-    to: usize,
-    /// No digit and no capital in it.
-    small: bool,
-}
-
 impl Memo {
-    fn run(&mut self, text: &[u8], from: usize, alphabet: u8) -> Run {
-        if self.run.alphabet != alphabet || from < self.run.from || from > self.run.to {
-            let length = text[from..].iter().position(|byte| CLASSES[*byte as usize] & alphabet == 0);
-            let to = length.map_or(text.len(), |length| from + length);
-            let small = text[from..to].iter().all(|byte| CLASSES[*byte as usize] & CAPITAL == 0);
-            self.run = Run { alphabet, from, to, small };
-        }
-        self.run
-    }
-
     /// The first `@` at or after `from`; the end of the text without one.
-    pub(super) fn at_sign(&mut self, text: &[u8], from: usize) -> usize {
+    pub(super) fn at_sign(&mut self, text: &Text<'_>, from: usize) -> usize {
         match self.at_sign {
             Some((asked, found)) if asked <= from && from <= found => found,
             _ => {
-                let found = memchr::memchr(b'@', &text[from..]).map_or(text.len(), |at| from + at);
+                let found = find(text, b'@', from, text.len()).unwrap_or(text.len());
                 self.at_sign = Some((from, found));
                 found
             }
@@ -294,8 +273,8 @@ pub(super) const SHAPES: &[Shape] = &[
 ];
 
 impl Shape {
-    /// The secret whose prefix ends at `end`.
-    pub(super) fn at(&self, text: &[u8], start: usize, end: usize, memo: &mut Memo) -> Option<Range<usize>> {
+    /// The secret whose prefix ends at `end`. Its first bytes decide; only then all of it is measured.
+    pub(super) fn at(&self, text: &Text<'_>, start: usize, end: usize) -> Option<Range<usize>> {
         if &text[start..end] != self.prefix.as_bytes() {
             return None;
         }
@@ -303,28 +282,35 @@ impl Shape {
         if word && !word_begins(text, start) {
             return None;
         }
-        let run = memo.run(text, end, self.alphabet);
-        if run.to - end < self.least || (run.small && self.needs != Length && !small_token(&text[end..run.to])) {
-            return None;
-        }
-        let stop = trimmed(text, end, run.to);
-        let rest = &text[end..stop];
-        let enough = rest.len() >= self.least
+        let head = self.run(text, end, end + self.least.max(HEAD_BYTES));
+        let enough = head.len() >= self.least
             && match self.needs {
                 Length => true,
-                Random | RandomWord => random(rest),
-                Capitals(length) => rest.len() == length || rest.len() < 24 && rest.iter().any(u8::is_ascii_digit),
+                Random | RandomWord => random(head),
+                Capitals(length) => head.len() == length || head.len() < 24 && head.iter().any(u8::is_ascii_digit),
             };
-        enough.then_some(start..stop)
+        text.spend(head.len());
+        if !enough {
+            return None;
+        }
+        let to = end + self.run(text, end, text.len()).len();
+        text.spend(to - end);
+        let stop = trimmed(text, end, to);
+        (stop - end >= self.least).then_some(start..stop)
+    }
+
+    /// What belongs to the token at `from`, to `limit` at most.
+    fn run<'a>(&self, text: &'a [u8], from: usize, limit: usize) -> &'a [u8] {
+        let all = &text[from..limit.min(text.len())];
+        let length = all.iter().position(|byte| CLASSES[*byte as usize] & self.alphabet == 0);
+        &all[..length.unwrap_or(all.len())]
     }
 }
 
+/// So many bytes show whether a word is random.
+const HEAD_BYTES: usize = 48;
 /// Small letters alone are a token when there are so many without a break.
 const SMALL_BYTES_MIN: usize = 30;
-
-fn small_token(rest: &[u8]) -> bool {
-    rest.get(..SMALL_BYTES_MIN).is_some_and(|head| head.iter().all(u8::is_ascii_lowercase))
-}
 
 /// A sentence's last point or dash is not the token's.
 fn trimmed(text: &[u8], from: usize, to: usize) -> usize {
@@ -334,23 +320,24 @@ fn trimmed(text: &[u8], from: usize, to: usize) -> usize {
 
 /// Random text, and in it one stretch that no name or path has: digits within letters, or capitals within. The
 /// beginning decides.
-fn random(rest: &[u8]) -> bool {
-    let head = &rest[..rest.len().min(48)];
-    if small_token(head) {
-        return true;
+fn random(head: &[u8]) -> bool {
+    let head = &head[..head.len().min(HEAD_BYTES)];
+    let small = head.iter().take(SMALL_BYTES_MIN).take_while(|byte| byte.is_ascii_lowercase()).count();
+    if small == head.len().min(SMALL_BYTES_MIN) {
+        return small == SMALL_BYTES_MIN;
     }
     let mix = Mix::of(head);
     mix.random() && head.split(|byte| !alnum(*byte)).any(|part| part.len() >= 6 && Mix::of(part).random())
-        || rest.len() >= 20 && mix.digits > 3 && mix.lower + mix.upper > 3
+        || head.len() >= 20 && mix.digits > 3 && mix.lower + mix.upper > 3
         || head.len() >= 30 && head.iter().all(u8::is_ascii_alphanumeric)
 }
 
 /// A JSON Web Token, signed (three parts) or encrypted (five), whole or cut: `eyJ` begins the base64 of `{"`.
-pub(super) fn jwt(text: &[u8], start: usize, memo: &mut Memo) -> Option<Range<usize>> {
+pub(super) fn jwt(text: &Text<'_>, start: usize) -> Option<Range<usize>> {
     if !text[start..].starts_with(b"eyJ") || !word_begins(text, start) {
         return None;
     }
-    let mut end = memo.run(text, start, URL_SAFE).to;
+    let mut end = run(text, start, url_safe);
     let mut parts = 1;
     while parts < 5 && text.get(end) == Some(&b'.') {
         let next = run(text, end + 1, url_safe);
@@ -376,9 +363,8 @@ mod tests {
         let mut found = Vec::new();
         for shape in SHAPES {
             for (start, _) in text.match_indices(shape.prefix) {
-                found.extend(
-                    shape.at(bytes, start, start + shape.prefix.len(), &mut Memo::default()).map(|range| &text[range]),
-                );
+                let whole = Text::new(bytes, 0);
+                found.extend(shape.at(&whole, start, start + shape.prefix.len()).map(|range| &text[range]));
             }
         }
         found
@@ -400,7 +386,7 @@ mod tests {
     }
 
     fn whole(text: &[u8]) -> Option<Range<usize>> {
-        jwt(text, 0, &mut Memo::default())
+        jwt(&Text::new(text, 0), 0)
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Secrets over several lines: what one line leaves open for the next, and the filter that reads a whole stream.
 
 use super::keys::Found;
-use super::text::{line_end, quote, run};
+use super::text::quote;
 use super::{Finds, Redactor, pem};
 use std::io::{self, BufRead, Read, Write};
 
@@ -53,7 +53,7 @@ impl Trail {
         if memchr::memmem::find(line, b"-----END").is_some() {
             self.key_lines = 0;
         } else if pem::pem_line(line) {
-            let from = run(line, 0, |byte| byte.is_ascii_whitespace());
+            let from = line.len() - line.trim_ascii_start().len();
             finds.ranges.push(Found::from(from..from + line.trim_ascii().len()));
         } else {
             finds.ranges.extend(pem::pem_runs(line).into_iter().map(Found::from));
@@ -74,7 +74,7 @@ impl Trail {
                 let from = line.len() - line.trim_ascii_start().len() + 6;
                 let value = line[from..].trim_ascii();
                 if !value.is_empty() {
-                    let from = from + run(&line[from..], 0, |byte| byte == b' ');
+                    let from = from + line[from..].iter().take_while(|byte| **byte == b' ').count();
                     finds.ranges.push(Found::from(from..from + value.len()));
                 }
                 Part::None
@@ -88,7 +88,7 @@ impl Trail {
     }
 
     fn follow_block(&mut self, line: &[u8], finds: &mut Finds) {
-        let indent = run(line, 0, |byte| byte == b' ');
+        let indent = line.iter().take_while(|byte| **byte == b' ').count();
         if let Some(outer) = self.block {
             let blank = line.trim_ascii().is_empty();
             if !blank && indent > usize::from(outer) {
@@ -111,7 +111,6 @@ fn secret_part(line: &[u8]) -> bool {
     }
     let Some(at) = memchr::memmem::find(line, b"name=") else { return false };
     let name = &line[at + 5..];
-    let name = &name[..line_end(name, 0).min(name.len())];
     let name: Vec<u8> = name.iter().copied().skip_while(|byte| quote(*byte)).take_while(|byte| !quote(*byte)).collect();
     ends_secret(&name)
 }
