@@ -123,7 +123,7 @@ fn altered(redactor: &Redactor, files: &[String]) {
 
 /// Looks for slower input: lines of a few pieces each, of which the slowest are changed a little, again and again.
 fn hunt(redactor: &Redactor, normal: f64) {
-    let mut words: Vec<String> = chatcorn::log::redact::literals().into_iter().map(str::to_owned).collect();
+    let mut words: Vec<String> = chatcorn::log::redact::literals();
     words.extend(GLUE.iter().chain(INPUTS.iter().map(|(_, piece)| piece)).map(|piece| (*piece).to_owned()));
     let mut dice = 0x9e37_79b9_7f4a_7c15u64;
     let mut slowest: Vec<(f64, Vec<usize>)> = Vec::new();

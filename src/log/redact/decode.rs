@@ -32,7 +32,7 @@ impl Shadow {
                 }
                 None => {
                     let from = at;
-                    at += 1 + memchr::memchr3(b'%', b'\\', b'&', &text[at + 1..]).unwrap_or(text.len() - at - 1);
+                    at = introducer(text, at + 1).unwrap_or(text.len());
                     shadow.stretches.push((shadow.text.len() as u32, from as u32));
                     shadow.text.extend_from_slice(&text[from..at]);
                 }
@@ -60,22 +60,50 @@ pub(super) fn tail(text: &[u8], at: usize) -> usize {
 }
 
 fn first_escape(text: &[u8]) -> Option<usize> {
-    let mut at = 0;
+    let mut at = introducer(text, 0)?;
     loop {
-        at += memchr::memchr3(b'%', b'\\', b'&', text.get(at..)?)?;
         if escape(text, at).is_some() {
             return Some(at);
         }
-        // A run of backslashes is one question, not one for each.
-        at += 1 + if text[at] == b'\\' { text[at + 1..].iter().take_while(|byte| **byte == b'\\').count() } else { 0 };
+        // A run of them is one question, not one for each.
+        let same = text[at..].iter().take_while(|byte| **byte == text[at]).count();
+        at = introducer(text, at + same)?;
+    }
+}
+
+/// The first byte at or after `from` that may begin an escape. Whole blocks without one are passed over; in others each
+/// byte is looked at, for there may be many.
+fn introducer(text: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        let block = text.get(at..text.len().min(at + BLOCK_BYTES)).filter(|block| !block.is_empty())?;
+        if block.iter().fold(false, |any, byte| any | matches!(byte, b'%' | b'\\' | b'&')) {
+            let found = (at..at + block.len()).find(|at| begins(text, *at));
+            if found.is_some() {
+                return found;
+            }
+        }
+        at += block.len();
+    }
+}
+
+const BLOCK_BYTES: usize = 32;
+
+/// True where an escape may begin: the next byte fits.
+fn begins(text: &[u8], at: usize) -> bool {
+    match (text[at], text.get(at + 1)) {
+        (b'%', Some(next)) => next.is_ascii_hexdigit(),
+        (b'\\', Some(next)) => matches!(next, b'u' | b'x' | b'/' | b'\\'),
+        (b'&', Some(next)) => matches!(next, b'#' | b'a'..=b'z'),
+        _ => false,
     }
 }
 
 /// The byte that the escape at `at` stands for in the end, and the escape's end.
 fn escape(text: &[u8], at: usize) -> Option<(u8, usize)> {
-    let (mut byte, mut end) = follow(text, text[at], at + 1)?;
+    let (mut byte, mut end) = follow(text, text[at], at + 1, false)?;
     for _ in 1..DEPTH_MAX {
-        match follow(text, byte, end) {
+        match follow(text, byte, end, true) {
             Some(deeper) => (byte, end) = deeper,
             None => break,
         }
@@ -84,11 +112,11 @@ fn escape(text: &[u8], at: usize) -> Option<(u8, usize)> {
 }
 
 /// What `byte` stands for together with what follows it at `at`.
-fn follow(text: &[u8], byte: u8, at: usize) -> Option<(u8, usize)> {
+fn follow(text: &[u8], byte: u8, at: usize, deeper: bool) -> Option<(u8, usize)> {
     match byte {
         b'%' => {
-            let (high, at) = digit(text, at)?;
-            let (low, at) = digit(text, at)?;
+            let (high, at) = digit(text, at, deeper)?;
+            let (low, at) = digit(text, at, deeper)?;
             Some((high << 4 | low, at))
         }
         b'&' => entity(text, at),
@@ -97,10 +125,10 @@ fn follow(text: &[u8], byte: u8, at: usize) -> Option<(u8, usize)> {
     }
 }
 
-/// A hexadecimal digit, which may be percent-encoded itself.
-fn digit(text: &[u8], at: usize) -> Option<(u8, usize)> {
+/// A hexadecimal digit, which may be percent-encoded itself when its `%` was.
+fn digit(text: &[u8], at: usize, deeper: bool) -> Option<(u8, usize)> {
     match text.get(at..at + 3) {
-        Some([b'%', high, low]) => nibble(nibble(*high)? << 4 | nibble(*low)?).map(|digit| (digit, at + 3)),
+        Some([b'%', high, low]) if deeper => nibble(nibble(*high)? << 4 | nibble(*low)?).map(|digit| (digit, at + 3)),
         _ => nibble(*text.get(at)?).map(|digit| (digit, at + 1)),
     }
 }

@@ -51,6 +51,9 @@ struct Lead {
 /// The value behind the name whose last word is `text[start..end]`.
 pub(super) fn value(text: &Text<'_>, start: usize, end: usize, strength: Strength, memo: &mut Memo) -> Option<Found> {
     let name = Name::read(text, start, end)?;
+    if strength == Strength::Generic && !generic_name(text, name.begin, start) {
+        return None;
+    }
     let lead = lead(text, &name)?;
     if lead.context == Context::Sentence && strength != Strength::Strong {
         return None;
@@ -62,9 +65,7 @@ pub(super) fn value(text: &Text<'_>, start: usize, end: usize, strength: Strengt
     if let Some(list) = list(text, at) {
         return Some(Found { range: list, wrap: name.quote });
     }
-    if strength == Strength::Strong
-        && let Some(object) = object(text, at)
-    {
+    if let Some(object) = object(text, at, strength) {
         return Some(Found { range: object, wrap: name.quote });
     }
     match opening(text, at) {
@@ -76,9 +77,10 @@ pub(super) fn value(text: &Text<'_>, start: usize, end: usize, strength: Strengt
 impl Name {
     fn read(text: &Text<'_>, start: usize, end: usize) -> Option<Name> {
         let floor = start.saturating_sub(NAME_BYTES_MAX);
-        let begin = text[floor..start].iter().rposition(|byte| !ident(*byte)).map_or(floor, |at| floor + at + 1);
+        let begin = text[floor..start].iter().rposition(|byte| !ident(*byte) && *byte != b'.');
+        let begin = begin.map_or(floor, |at| floor + at + 1);
         text.spend(start - begin);
-        let word_end = short_run(text, end, 2, |byte| byte.is_ascii_digit());
+        let word_end = suffix_end(text, short_run(text, end, 2, |byte| byte.is_ascii_digit()));
         if text.get(word_end).is_some_and(|byte| ident(*byte)) {
             return None;
         }
@@ -135,6 +137,48 @@ impl Name {
     }
 }
 
+/// What may follow the word that makes a name a secret's: `API_KEY_PROD`, `passwordValue`.
+fn suffix_end(text: &Text<'_>, at: usize) -> usize {
+    if !text.get(at).is_some_and(|byte| ident(*byte)) {
+        return at;
+    }
+    let end = short_run(text, at, SUFFIX_BYTES_MAX, ident);
+    let word = &text[at..end];
+    let word = word.strip_prefix(b"_").or_else(|| word.strip_prefix(b"-")).unwrap_or(word);
+    if SUFFIXES.iter().any(|suffix| word.eq_ignore_ascii_case(suffix)) { end } else { at }
+}
+
+const SUFFIX_BYTES_MAX: usize = 12;
+#[rustfmt::skip]
+const SUFFIXES: [&[u8]; 25] = [
+    b"prod", b"production", b"dev", b"development", b"test", b"testing", b"stage", b"staging", b"live", b"sandbox",
+    b"old", b"new", b"value", b"val", b"string", b"str", b"b64", b"base64", b"hex", b"primary", b"secondary", b"main",
+    b"default", b"raw", b"base",
+];
+
+/// A name of several parts that ends in `key` or `pat`, and is none of those that programs give to what is no secret.
+fn generic_name(text: &Text<'_>, begin: usize, start: usize) -> bool {
+    let before = &text[begin..start];
+    let part = match before.last() {
+        Some(b'_' | b'-' | b'.') => &before[..before.len() - 1],
+        Some(letter) if letter.is_ascii_lowercase() && text[start].is_ascii_uppercase() => before,
+        _ => return false,
+    };
+    text.spend(OPEN_KEYS.len());
+    let ends = |word: &&[u8]| part.len() >= word.len() && part[part.len() - word.len()..].eq_ignore_ascii_case(word);
+    !part.is_empty() && !OPEN_KEYS.iter().any(ends)
+}
+
+#[rustfmt::skip]
+const OPEN_KEYS: [&[u8]; 58] = [
+    b"public", b"pub", b"primary", b"foreign", b"partition", b"sort", b"cache", b"idempotency", b"object", b"routing",
+    b"row", b"group", b"hash", b"lookup", b"natural", b"unique", b"index", b"composite", b"join", b"map", b"dedup",
+    b"message", b"event", b"item", b"bucket", b"s3", b"memo", b"translation", b"i18n", b"order", b"tag", b"label", b"host",
+    b"hot", b"short", b"arrow", b"issue", b"project", b"file", b"config", b"feature", b"lock", b"redis", b"site",
+    b"publishable", b"region", b"limit", b"next", b"prev", b"last", b"first", b"start", b"end", b"data", b"context", b"state",
+    b"sec-websocket", b"session-ticket",
+];
+
 fn blanks(text: &Text<'_>, from: usize) -> usize {
     short_run(text, from, BLANKS_MAX, |byte| byte == b' ' || byte == b'\t')
 }
@@ -149,6 +193,7 @@ fn lead(text: &Text<'_>, name: &Name) -> Option<Lead> {
     }
     let at = blanks(text, name.end);
     let spaced = at > name.end;
+    let at = assignment(text, at);
     let rest = &text[at..];
     let tight = |length: usize| {
         let follows = text.get(at + length).is_some_and(|byte| *byte == b' ' || *byte == b'\t');
@@ -169,9 +214,29 @@ fn lead(text: &Text<'_>, name: &Name) -> Option<Lead> {
         _ if spaced && name.flag(text) => Some(Lead { at, context: Context::Flag }),
         [mark, ..] if spaced && quote(*mark) => Some(Lead { at, context: Context::List }),
         _ if spaced && netrc(text, name) => Some(Lead { at, context: Context::Flag }),
+        _ if spaced && name.quote.is_none() && declared(text, at).is_some() => declared(text, at),
+        _ if spaced && name.leads_line(text) && last_word(text, at) => Some(Lead { at, context: Context::Line }),
         _ if spaced => Some(Lead { at: verb(text, at), context: Context::Sentence }),
         _ => None,
     }
+}
+
+/// `?=`, `+=`, `||=`, `::=`: the `=`.
+fn assignment(text: &Text<'_>, at: usize) -> usize {
+    match &text[at..] {
+        [b'?', b'?', b'=', ..] | [b'|', b'|', b'=', ..] | [b':', b':', b'=', ..] => at + 2,
+        [b'?' | b'+' | b'.', b'=', after, ..] if *after != b'=' => at + 1,
+        _ => at,
+    }
+}
+
+/// `name string = "…"`: a type, then an assignment of a quoted value.
+fn declared(text: &Text<'_>, at: usize) -> Option<Lead> {
+    let end = short_run(text, at, 24, |byte| ident(byte) || matches!(byte, b'*' | b'[' | b']' | b'.' | b'<' | b'>'));
+    let equals = blanks(text, end);
+    let value = blanks(text, equals + 1);
+    let assigned = end > at && equals > end && text.get(equals) == Some(&b'=') && text.get(value).is_some_and(|byte| quote(*byte));
+    assigned.then_some(Lead { at: equals + 1, context: Context::Loose })
 }
 
 /// `the password is …`, `the password was: …`
@@ -254,10 +319,21 @@ fn in_list(text: &Text<'_>, name: &Name) -> bool {
     matches!(before, Some(b'(' | b'['))
 }
 
-/// `machine … login … password …`
+/// `machine … login … password …`; `ENV NAME value`, `requirepass value`: files of words.
 fn netrc(text: &Text<'_>, name: &Name) -> bool {
     let begins = text.starts_with(b"machine ") || text.starts_with(b"default ") || text.starts_with(b"login ");
-    begins && name.begin < 256
+    let word = &text[name.begin..name.word_end];
+    let directive = word.eq_ignore_ascii_case(b"requirepass") || word.eq_ignore_ascii_case(b"masterauth");
+    let before = text[..name.begin].trim_ascii_end();
+    let env = [&b"ENV"[..], b"ARG", b"setenv", b"SetEnv", b"-gx", b"-x"].iter().any(|word| before.ends_with(word));
+    text.spend(24);
+    (begins && name.begin < 256) || directive || env
+}
+
+/// A word and nothing after it.
+fn last_word(text: &Text<'_>, at: usize) -> bool {
+    let end = short_run(text, at, 256, |byte| !byte.is_ascii_whitespace());
+    end > at && matches!(text.get(blanks(text, end)), None | Some(b'\n' | b'\r'))
 }
 
 /// The inside of `["…", "…"]`.
@@ -274,7 +350,7 @@ fn list(text: &Text<'_>, at: usize) -> Option<Range<usize>> {
 }
 
 /// All of `{"value": "…"}` when something in it is a secret.
-fn object(text: &Text<'_>, at: usize) -> Option<Range<usize>> {
+fn object(text: &Text<'_>, at: usize, strength: Strength) -> Option<Range<usize>> {
     if text.get(at) != Some(&b'{') {
         return None;
     }
@@ -282,7 +358,8 @@ fn object(text: &Text<'_>, at: usize) -> Option<Range<usize>> {
     let end = memchr::memchr(b'}', window)? + 1;
     text.spend(4 * end);
     let words = window[..end].split(|byte| quote(*byte) || matches!(byte, b'\\' | b',' | b':' | b'{' | b'}'));
-    let secret = |word: &[u8]| values::secret(word, Context::Quoted, Strength::Token, true);
+    let strength = if strength == Strength::Generic { strength } else { Strength::Token };
+    let secret = |word: &[u8]| values::secret(word, Context::Quoted, strength, true);
     words.into_iter().any(secret).then(|| at..at + end)
 }
 
@@ -332,6 +409,7 @@ fn bare(text: &Text<'_>, at: usize, name: &Name, lead: &Lead, strength: Strength
     let json = name.quote.is_some();
     let form = !json && matches!(lead.context, Context::Tight | Context::Entry);
     let end = memo.bare(at, (json, form), || bare_end(text, at, json, form));
+    let end = if strength == Strength::Generic { run(text, at, values::of_keys).min(end) } else { end };
     let word = &text[at..end];
     text.spend(VALUE_COST + word.len().min(64));
     let alone = matches!(

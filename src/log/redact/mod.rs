@@ -39,7 +39,7 @@ use text::Text;
 pub const MARK: &[u8] = b"[REDACTED]";
 
 /// Every literal that makes the redactor look closer, for those who try to wear it out.
-pub fn literals() -> Vec<&'static str> {
+pub fn literals() -> Vec<String> {
     literals::all().0
 }
 
@@ -103,7 +103,7 @@ impl Redactor {
     /// The next line of a text, whose lines before left `trail`.
     pub fn line_after<'a>(&self, line: &'a [u8], trail: &mut Trail) -> Cow<'a, [u8]> {
         let mut finds = self.find(line);
-        trail.follow(line, &mut finds);
+        trail.follow(self, line, &mut finds);
         if finds.ranges.is_empty() { Cow::Borrowed(line) } else { Cow::Owned(cut_out(line, finds.ranges)) }
     }
 
@@ -169,7 +169,7 @@ impl Redactor {
             let pattern = self.literals.match_pattern(state, index);
             let start = end - self.literals.pattern_len(pattern);
             let family = &self.families[pattern.as_usize()];
-            text.spend(HIT_COST);
+            text.spend(family.cost());
             if start < *covered && (finds.key_open || !matches!(family, Family::PrivateKey)) {
                 continue;
             }
@@ -184,11 +184,10 @@ impl Redactor {
 
 /// What may be spent on looking closer: so much for a line, so much for each of its bytes. A line of this program or
 /// of a server needs a tenth of it; whoever writes lines that need more gets them back with more missing.
-const SPENT_MIN: usize = 512;
-const SPENT_A_BYTE: usize = 4;
-/// What a hit costs beside the bytes looked at, and a find.
-const HIT_COST: usize = 12;
-const FOUND_COST: usize = 24;
+const SPENT_MIN: usize = 1024;
+const SPENT_A_BYTE: usize = 3;
+/// What a find costs.
+const FOUND_COST: usize = 40;
 
 fn compile(pattern: &str) -> Result<Regex, String> {
     let regex = regex::bytes::RegexBuilder::new(pattern).size_limit(1 << 20).build();

@@ -69,30 +69,28 @@ pub(super) fn quote(byte: u8) -> bool {
 
 /// The end of the run of bytes that begins at `from` and for which `member` holds.
 pub(super) fn run(text: &Text<'_>, from: usize, member: impl Fn(u8) -> bool) -> usize {
-    let end = text[from..].iter().position(|byte| !member(*byte)).map_or(text.len(), |length| from + length);
-    text.spend(end - from);
-    end
+    short_run(text, from, text.len(), member)
 }
 
 /// [`run`] that looks at `length_max` bytes at most.
 pub(super) fn short_run(text: &Text<'_>, from: usize, length_max: usize, member: impl Fn(u8) -> bool) -> usize {
-    let end = text.len().min(from + length_max);
-    let end = text[from..end].iter().position(|byte| !member(*byte)).map_or(end, |length| from + length);
-    text.spend(end - from);
-    end
+    let all = text.get(from..text.len().min(from.saturating_add(length_max))).unwrap_or_default();
+    let length = all.iter().position(|byte| !member(*byte)).unwrap_or(all.len());
+    text.spend(length);
+    from + length
 }
 
 /// The first of `byte` in `from..to`.
 pub(super) fn find(text: &Text<'_>, byte: u8, from: usize, to: usize) -> Option<usize> {
-    let found = memchr::memchr(byte, &text[from..to]).map(|at| from + at);
-    text.spend((found.unwrap_or(to) - from) / SWIFT);
+    let found = text.get(from..to).and_then(|part| memchr::memchr(byte, part)).map(|at| from + at);
+    text.spend(found.unwrap_or(to).saturating_sub(from) / SWIFT);
     found
 }
 
 /// The first of `word` in `from..to`.
 pub(super) fn find_word(text: &Text<'_>, word: &[u8], from: usize, to: usize) -> Option<usize> {
-    let found = memchr::memmem::find(&text[from..to], word).map(|at| from + at);
-    text.spend(8 + (found.unwrap_or(to) - from) / SWIFT);
+    let found = text.get(from..to).and_then(|part| memchr::memmem::find(part, word)).map(|at| from + at);
+    text.spend(8 + found.unwrap_or(to).saturating_sub(from) / SWIFT);
     found
 }
 
@@ -171,23 +169,31 @@ pub(super) fn line_end(text: &Text<'_>, from: usize) -> usize {
     line_end_before(text, from, text.len())
 }
 
-/// [`line_end`] that looks as far as `to`.
+/// [`line_end`] that looks as far as `to`. Where backslashes stand close together memchr would not pay.
 pub(super) fn line_end_before(text: &Text<'_>, from: usize, to: usize) -> usize {
-    let mut at = from;
-    while let Some(length) = text.get(at..to).and_then(|rest| memchr::memchr3(b'\n', b'\r', b'\\', rest)) {
-        text.spend(2 + length / SWIFT);
-        at += length;
-        if text[at] != b'\\' {
-            return at;
+    let (mut at, mut near) = (from, from + 32);
+    while at < to {
+        if at >= near {
+            let far = memchr::memchr3(b'\n', b'\r', b'\\', &text[at..to]).unwrap_or(to - at);
+            text.spend(40 + far / SWIFT);
+            at += far;
+            near = at + 32;
+            continue;
         }
-        let after = run(text, at, |byte| byte == b'\\');
-        if matches!(text.get(after), Some(b'n' | b'r')) {
-            return at;
+        match text[at] {
+            b'\n' | b'\r' => break,
+            b'\\' => {
+                let after = run(text, at, |byte| byte == b'\\');
+                if matches!(text.get(after), Some(b'n' | b'r')) {
+                    break;
+                }
+                at = after;
+            }
+            _ => at += 1,
         }
-        at = after;
     }
-    text.spend(to.saturating_sub(at) / SWIFT);
-    to
+    text.spend(at.min(from + 32) - from);
+    at.min(to)
 }
 
 #[cfg(test)]
