@@ -22,15 +22,72 @@ fn main() {
     if !files.is_empty() {
         return altered(&redactor, &files);
     }
-    println!("{:<28} {:>8}  {:>6}", "1 KiB lines of", "MB/s", "cost");
+    println!("{:<36} {:>8}  {:>6}", "1 KiB lines of", "MB/s", "cost");
     let normal = rate(&redactor, &ordinary());
     show("ordinary lines", normal, normal);
-    for (name, piece) in INPUTS {
+    families(&redactor, normal);
+    println!("\nmade to be slow:");
+    let known = INPUTS.iter().map(|(name, piece)| {
         let line: Vec<u8> = piece.bytes().cycle().take(1024).collect();
-        show(name, rate(&redactor, &[line]), normal);
-    }
-    hunt(&redactor, normal);
+        show(name, rate(&redactor, &[line]), normal)
+    });
+    let known = known.fold(0.0, f64::max);
+    let found = hunt(&redactor, normal);
+    // Rows for bin/bench: what, value, goal.
+    println!("\nrow\tredactor, ordinary lines of 1 KiB\t{normal:.0} MB/s a core\t>= 200 MB/s");
+    println!("row\tredactor, worst of {} known inputs\t{known:.1}x the cost a byte\t<= 3x", INPUTS.len());
+    println!("row\tredactor, worst found by {HUNT_ROUNDS} tries\t{found:.1}x the cost a byte\t<= 3x");
 }
+
+/// What a secret of each family costs in an ordinary line, beside the same line without one.
+fn families(redactor: &Redactor, normal: f64) {
+    println!("\nordinary lines, each with a secret:");
+    for (family, before, alphabet, length, after) in FAMILIES {
+        let mut dice = 0x1234_5678_9abc_def1u64;
+        let secret: String =
+            (0..*length).map(|_| alphabet.as_bytes()[roll(&mut dice, alphabet.len())] as char).collect();
+        let planted = format!("{before}{secret}{after}");
+        let lines: Vec<Vec<u8>> = ordinary().into_iter().map(|line| plant(line, planted.as_bytes())).collect();
+        show(family, rate(redactor, &lines), normal);
+    }
+}
+
+/// The same length, with `planted` in its middle.
+fn plant(mut line: Vec<u8>, planted: &[u8]) -> Vec<u8> {
+    line.truncate(line.len().saturating_sub(planted.len()));
+    let middle = line.len() / 2;
+    line.splice(middle..middle, planted.iter().copied());
+    line
+}
+
+const ALNUM: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+const HEX: &str = "0123456789abcdef";
+
+/// Family, what stands before, alphabet and length of the secret, what stands after.
+const FAMILIES: &[(&str, &str, &str, usize, &str)] = &[
+    ("a maker's prefix", " with hf_", ALNUM, 34, " and "),
+    ("an id in capitals", " id AKIA", "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16, " and "),
+    ("an infix", " bot 123456789:AA", ALNUM, 33, " and "),
+    ("a webhook", " to https://hooks.slack.com/services/T1/B2/", ALNUM, 24, " and "),
+    ("a JSON Web Token", " jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.", ALNUM, 43, " and "),
+    ("a name and its value", " password=", ALNUM, 20, " and "),
+    ("a name in JSON", "{\"api_key\":\"", HEX, 32, "\"}"),
+    ("a name in JSON in JSON", "{\\\"client_secret\\\":\\\"", HEX, 32, "\\\"}"),
+    ("a name of a key", " AZURE_OPENAI_KEY: ", HEX, 32, " and "),
+    ("a flag", " --token ", HEX, 40, " and "),
+    ("a query", " /x?a=1&sig=", ALNUM, 43, "&b=2 "),
+    ("a form's part", "name=\\\"password\\\"\\r\\n\\r\\n", ALNUM, 20, "\\r\\n--x "),
+    ("a user in a URL", " postgres://app:", ALNUM, 20, "@db:5432/x "),
+    ("Bearer", " Bearer ", ALNUM, 40, " and "),
+    ("Basic", " Basic dXNlcjpw", ALNUM, 20, " and "),
+    ("Authorization", "\"authorization\":\"Token ", HEX, 40, "\" "),
+    ("Cookie", "\"cookie\":\"theme=dark; session=", ALNUM, 40, "\" "),
+    ("curl -u", " curl -u bob:", ALNUM, 20, " https://x "),
+    ("a program's flag", " mysql -u root -p", ALNUM, 20, " db "),
+    ("a private key", "-----BEGIN PRIVATE KEY-----\\n", ALNUM, 256, "\\n-----END PRIVATE KEY-----\\n"),
+    ("percent-encoded", " %70%61%73%73%77%6f%72%64%3d", ALNUM, 20, "%20and "),
+    ("\\u-escaped", " \\u0068\\u0066\\u005f", ALNUM, 34, " and "),
+];
 
 /// Lines of a running server: access, application, an upstream's error, prose.
 fn ordinary() -> Vec<Vec<u8>> {
@@ -100,8 +157,10 @@ fn rate(redactor: &Redactor, lines: &[Vec<u8>]) -> f64 {
     best
 }
 
-fn show(name: &str, rate: f64, normal: f64) {
-    println!("{name:<28} {rate:>8.0}  {:>5.1}x", normal / rate);
+/// Prints a line of the table; returns the cost.
+fn show(name: &str, rate: f64, normal: f64) -> f64 {
+    println!("{name:<36} {rate:>8.0}  {:>5.1}x", normal / rate);
+    normal / rate
 }
 
 fn altered(redactor: &Redactor, files: &[String]) {
@@ -122,7 +181,7 @@ fn altered(redactor: &Redactor, files: &[String]) {
 }
 
 /// Looks for slower input: lines of a few pieces each, of which the slowest are changed a little, again and again.
-fn hunt(redactor: &Redactor, normal: f64) {
+fn hunt(redactor: &Redactor, normal: f64) -> f64 {
     let mut words: Vec<String> = chatcorn::log::redact::literals();
     words.extend(GLUE.iter().chain(INPUTS.iter().map(|(_, piece)| piece)).map(|piece| (*piece).to_owned()));
     let mut dice = 0x9e37_79b9_7f4a_7c15u64;
@@ -143,11 +202,12 @@ fn hunt(redactor: &Redactor, normal: f64) {
         slowest.truncate(24);
     }
     println!("\nfound by {HUNT_ROUNDS} tries at slower ones:");
-    for (_, pieces) in slowest.iter().take(8) {
+    let shown = slowest.iter().take(8).map(|(_, pieces)| {
         let line = line_of(pieces, &words);
         let piece: String = pieces.iter().map(|piece| words[*piece].as_str()).collect();
-        show(&format!("{piece:?}"), rate(redactor, &[line]), normal);
-    }
+        show(&format!("{piece:?}"), rate(redactor, &[line]), normal)
+    });
+    shown.fold(0.0, f64::max)
 }
 
 const HUNT_ROUNDS: usize = 6_000;

@@ -42,6 +42,11 @@ impl Shadow {
         Some(shadow)
     }
 
+    /// How many escapes and stretches between them it was made of.
+    pub(super) fn escapes(&self) -> usize {
+        self.stretches.len()
+    }
+
     /// Where `at` in the shadow lies in the original.
     pub(super) fn original(&self, at: usize) -> usize {
         let next = self.stretches.partition_point(|(here, _)| *here as usize <= at);

@@ -410,6 +410,9 @@ fn bare(text: &Text<'_>, at: usize, name: &Name, lead: &Lead, strength: Strength
     let form = !json && matches!(lead.context, Context::Tight | Context::Entry);
     let end = memo.bare(at, (json, form), || bare_end(text, at, json, form));
     let end = if strength == Strength::Generic { run(text, at, values::of_keys).min(end) } else { end };
+    if strength == Strength::Generic && matches!(text.get(end), Some(b'(' | b'[' | b'!')) {
+        return None;
+    }
     let word = &text[at..end];
     text.spend(VALUE_COST + word.len().min(64));
     let alone = matches!(

@@ -127,7 +127,7 @@ impl Redactor {
     fn shadow(&self, line: &[u8], spent: usize, finds: &mut Finds) -> Result<usize, usize> {
         let Some(shadow) = Shadow::of(line) else { return Ok(spent) };
         let mut found = Finds::default();
-        let end = self.scan(&shadow.text, spent, &mut found);
+        let end = self.scan(&shadow.text, spent + ESCAPE_COST * shadow.escapes(), &mut found);
         finds.key_open |= found.key_open;
         finds.ranges.extend(found.ranges.into_iter().map(|Found { range, .. }| {
             Found::from(shadow.original(range.start)..decode::tail(line, shadow.original(range.end)))
@@ -185,9 +185,10 @@ impl Redactor {
 /// What may be spent on looking closer: so much for a line, so much for each of its bytes. A line of this program or
 /// of a server needs a tenth of it; whoever writes lines that need more gets them back with more missing.
 const SPENT_MIN: usize = 1024;
-const SPENT_A_BYTE: usize = 3;
-/// What a find costs.
+const SPENT_A_BYTE: usize = 2;
+/// What a find costs, and an escape to undo.
 const FOUND_COST: usize = 40;
+const ESCAPE_COST: usize = 4;
 
 fn compile(pattern: &str) -> Result<Regex, String> {
     let regex = regex::bytes::RegexBuilder::new(pattern).size_limit(1 << 20).build();

@@ -21,6 +21,8 @@ pub struct Trail {
     /// Lines of a private key still to come at most.
     key_lines: u16,
     open: Open,
+    /// The value on the next line is a part of a form.
+    part: bool,
     name: Name,
 }
 
@@ -104,12 +106,14 @@ impl Trail {
             Open::Head(_) if trimmed.is_empty() => Open::Value,
             Open::Head(lines @ 1..) if trimmed.contains(&b':') => Open::Head(lines - 1),
             Open::Value => {
-                let to = from + trimmed.iter().position(|byte| matches!(byte, b'<' | b'"')).unwrap_or(trimmed.len());
-                let quoted = usize::from(matches!(trimmed.first(), Some(b'"' | b'\'')));
-                if quoted == 1 {
-                    cover(finds, from + 1, from + 1 + trimmed[1..].iter().take_while(|byte| !quote(**byte)).count());
-                } else if !trimmed.starts_with(b"--") && redactor.takes(self.name(), &line[from..to]) {
-                    cover(finds, from, to);
+                // A word of its own, or a part of a form, which may hold blanks.
+                let quoted = usize::from(trimmed.first().is_some_and(|byte| quote(*byte)));
+                let value = &trimmed[quoted..];
+                let length = value.iter().position(|byte| quote(*byte) || *byte == b'<').unwrap_or(value.len());
+                let value = &value[..length];
+                let word = !value.contains(&b' ') && redactor.takes(self.name(), if quoted == 1 { QUOTED } else { BARE }, value);
+                if word || (self.part && !trimmed.starts_with(b"--")) {
+                    cover(finds, from + quoted, from + quoted + length);
                 }
                 Open::Nothing
             }
@@ -117,7 +121,7 @@ impl Trail {
                 if let Some(value) = entry_value(trimmed) {
                     let value_from = from + trimmed.len() - value.len();
                     let inside = value.iter().take_while(|byte| !quote(**byte)).count();
-                    if redactor.takes(self.name(), &value[..inside]) {
+                    if redactor.takes(self.name(), QUOTED, &value[..inside]) {
                         cover(finds, value_from, value_from + inside);
                     }
                 }
@@ -148,6 +152,7 @@ impl Trail {
         };
         if let Some(name) = name.filter(|name| redactor.names_secret(name)) {
             self.open = open;
+            self.part = matches!(open, Open::Head(_));
             self.name = Name::of(name);
         }
     }
@@ -156,18 +161,21 @@ impl Trail {
 impl Redactor {
     /// True when what stands behind this name is secret, if it looks it.
     fn names_secret(&self, name: &[u8]) -> bool {
-        self.takes(name, b"x7Kq9zR2mW4pT8vB1nL5cD3f")
+        self.takes(name, QUOTED, b"x7Kq9zR2mW4pT8vB1nL5cD3f")
     }
 
-    /// True when this value is secret behind this name.
-    fn takes(&self, name: &[u8], value: &[u8]) -> bool {
+    /// True when this value is secret behind this name, dressed like this.
+    fn takes(&self, name: &[u8], dress: [&[u8]; 3], value: &[u8]) -> bool {
         let name = &name[name.len().saturating_sub(NAME_BYTES_MAX)..];
-        let text = [name, b"=\"", value, b"\""].concat();
+        let text = [dress[0], name, dress[1], value, dress[2]].concat();
         let mut finds = Finds::default();
         let _ = self.scan(&text, 0, &mut finds);
         finds.ranges.iter().any(|found| found.range.start >= name.len())
     }
 }
+
+const QUOTED: [&[u8]; 3] = [b"", b"=\"", b"\""];
+const BARE: [&[u8]; 3] = [b"and ", b": ", b""];
 
 /// `Content-Disposition: form-data; name="password"` as a line of its own.
 fn part_name(line: &[u8]) -> Option<&[u8]> {

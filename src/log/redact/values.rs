@@ -81,7 +81,9 @@ pub(super) fn secret(value: &[u8], context: Context, strength: Strength, alone: 
                 && !source(value, mix)
                 && (loose(mix, value) || (alone && value.len() >= 6 && context == Context::Line))
         }
-        (Context::Loose | Context::Line, Strength::Weak) => long && mix.random() && !code(value, mix),
+        (Context::Loose | Context::Line, Strength::Weak) => {
+            long && mix.random() && !code(value, mix) && !source(value, mix)
+        }
     }
 }
 
@@ -95,12 +97,12 @@ pub(super) fn looks_code(value: &[u8]) -> bool {
 fn source(value: &[u8], mix: Mix) -> bool {
     let name = value.iter().take_while(|byte| alnum(**byte) || matches!(byte, b'_' | b'.' | b':')).count();
     let pointer = matches!(value[0], b'*' | b'&' | b'(')
-        || (value[0] == b'_' && mix.digits == 0)
+        || (value[0] == b'_' && (mix.digits == 0 || value.starts_with(b"__")))
         || memchr::memmem::find(value, b"::").is_some();
     let call =
-        name > 0 && name < 64 && !value[0].is_ascii_digit() && matches!(value.get(name), Some(b'(' | b'[' | b'<'));
+        name > 0 && name < 64 && !value[0].is_ascii_digit() && (matches!(value.get(name), Some(b'(' | b'[' | b'<')) || value[name..].starts_with(b"!("));
     let constant = mix.lower == 0 && mix.digits <= 3 && value.contains(&b'_') && name == value.len();
-    let number = mix.lower + mix.upper + mix.symbols == 0 && mix.digits < 6;
+    let number = mix.lower + mix.upper + mix.symbols == 0 && (mix.digits < 6 || value.contains(&b'.'));
     let kind = matches!(value, [b'u' | b'i' | b'f', b'1'..=b'9', b'0'..=b'9', ..]) && value.len() <= 4;
     pointer || call || constant || number || kind
 }
@@ -108,7 +110,10 @@ fn source(value: &[u8], mix: Mix) -> bool {
 /// A long random word of the letters that keys have.
 fn generic(value: &[u8], mix: Mix) -> bool {
     let random = mix.random() && (mix.digits > 1 || mix.inner_upper > 3);
-    random && value.iter().take(256).all(|byte| of_keys(*byte)) && !path(value, mix) && !code(value, mix)
+    // `self.lib.NAME`, `libc.KEY_2`.
+    let first = value.iter().position(|byte| *byte == b'.').unwrap_or(0);
+    let member = first > 0 && value[..first].iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_');
+    random && !member && !source(value, mix) && value.iter().take(256).all(|byte| of_keys(*byte)) && !path(value, mix) && !code(value, mix)
 }
 
 /// What keys are made of.
@@ -146,7 +151,8 @@ fn placeholder(value: &[u8]) -> bool {
         _ => false,
     };
     let filler = value.iter().all(|byte| *byte == first || matches!(byte, b'-' | b'.' | b' '));
-    template || (filler && (value.len() > 2 || !alnum(first))) || empty_word(value)
+    let yours = value.len() > 5 && value[..4].eq_ignore_ascii_case(b"your") && !alnum(value[4]);
+    template || yours || (filler && (value.len() > 2 || !alnum(first))) || empty_word(value)
 }
 
 /// A word that says there is none, or of what kind it is, or that goes on as a sentence.
@@ -172,7 +178,8 @@ fn empty_word(value: &[u8]) -> bool {
         | b"digest" | b"key" | b"value" | b"the" | b"a" | b"an" | b"is" | b"was" | b"must" | b"should" | b"please"
         | b"your" | b"my" | b"not" | b"self" | b"this" | b"new" | b"default" | b"function" | b"async" | b"await"
         | b"return" | b"input" | b"prompt" | b"config" | b"env" | b"file" | b"include" | b"same-origin"
-        | b"disabled" | b"enabled" | b"("
+        | b"disabled" | b"enabled" | b"(" | b"amd64" | b"arm64" | b"i386" | b"armhf" | b"x86_64" | b"option" | b"options"
+        | b"flag" | b"flags" | b"argument" | b"parameter" | b"or" | b"and" | b"if" | b"to" | b"anything" | b"continue"
     );
     word
 }
@@ -243,7 +250,9 @@ fn code(value: &[u8], mix: Mix) -> bool {
 
 /// A name that says what it holds, in place of what it holds.
 fn echo(head: &[u8], mix: Mix) -> bool {
-    let last = head.rsplit(|byte| *byte == b'.' || *byte == b':').next().unwrap_or(head);
+    let last = head.rsplit(|byte| matches!(byte, b'.' | b':' | b'/')).next().unwrap_or(head);
+    let last = &last[..last.iter().rposition(|byte| !byte.is_ascii_digit()).map_or(0, |at| at + 1)];
+    let mix = if last.len() < head.len() && mix.digits <= 2 { Mix::of(last) } else { mix };
     let ends = |word: &&[u8]| last.len() >= word.len() && last[last.len() - word.len()..].eq_ignore_ascii_case(word);
     mix.digits == 0 && mix.symbols == 0 && ECHOES.iter().any(ends)
 }

@@ -6,6 +6,8 @@ use super::keys::Found;
 
 /// A stretch of so many bytes may be, or hold, a secret.
 const STRETCH_BYTES_MIN: usize = 8;
+/// With fewer letters and digits it is a ruler or an ornament.
+const WORD_BYTES_MIN: usize = 4;
 /// A member's name that stays is no longer than this.
 const NAME_BYTES_MAX: usize = 24;
 /// How far before the point the first stretch may begin: a literal that was not read to its end.
@@ -17,7 +19,8 @@ pub(super) fn rest(line: &[u8], at: usize, finds: &mut Finds) {
     let mut from = line[..floor].iter().rev().take(BACK_BYTES).position(|byte| ends(*byte)).map_or(floor, |n| floor - n);
     while from < line.len() {
         let length = line[from..].iter().position(|byte| ends(*byte)).unwrap_or(line.len() - from);
-        if length >= STRETCH_BYTES_MIN && !member(line, from, length) {
+        let word = line[from..from + length].iter().filter(|byte| byte.is_ascii_alphanumeric()).take(WORD_BYTES_MIN);
+        if length >= STRETCH_BYTES_MIN && word.count() == WORD_BYTES_MIN && !member(line, from, length) {
             finds.ranges.push(Found::from(from..from + length));
         }
         from += length + 1;
