@@ -25,6 +25,7 @@ mod openai;
 mod openapi;
 mod operator;
 mod page;
+mod redaction;
 mod reload;
 mod sessions;
 mod supervision;

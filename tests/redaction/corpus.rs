@@ -98,7 +98,9 @@ pub fn planted(rounds: usize, seed: u64) -> Vec<Planted> {
             let secret = made.rsplit('¦').next().unwrap().trim_end_matches(['"', '}']).to_owned();
             let name = family.names.get(round % family.names.len().max(1)).copied();
             let wanted = if name.is_some() { "name" } else { "own" };
-            let fits = |carrier: &str| !whole.contains([' ', '$', '"']) || !matches!(carrier, "bearer" | "bearer json" | "userinfo");
+            let fits = |carrier: &str| {
+                !whole.contains([' ', '$', '"']) || !matches!(carrier, "bearer" | "bearer json" | "userinfo")
+            };
             for row in carriers.iter().filter(|row| row[0] == wanted && fits(row[1])) {
                 let text = fill(&row[2].replace("\\|", "|"), name.unwrap_or_default(), &whole);
                 all.push(Planted { family: family.name, carrier: row[1], secret: secret.clone(), text });
@@ -196,4 +198,15 @@ fn undone(text: &str) -> String {
         at += length;
     }
     String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Lines that hold no secret and look as if: ids, hashes, pictures, numbers, sentences about passwords.
+pub fn clean(lines: usize, seed: u64) -> String {
+    let mut dice = Dice(seed);
+    let kinds: Vec<&str> = include_str!("clean.txt").lines().filter(|line| !line.starts_with('#')).collect();
+    let filled = |dice: &mut Dice, at: usize| {
+        let made = secret(&kinds[at % kinds.len()].replace("{{", "‹").replace("}}", "›"), dice);
+        made.replace('‹', "{").replace('›', "}") + "\n"
+    };
+    (0..lines).map(|at| filled(&mut dice, at)).collect()
 }

@@ -79,7 +79,11 @@ fn first_escape(text: &[u8]) -> Option<usize> {
 /// The first byte at or after `from` that may begin an escape. Whole blocks without one are passed over; in others each
 /// byte is looked at, for there may be many.
 fn introducer(text: &[u8], from: usize) -> Option<usize> {
-    let mut at = from;
+    let near = text.len().min(from + 8);
+    if let Some(at) = (from..near).find(|at| begins(text, *at)) {
+        return Some(at);
+    }
+    let mut at = near;
     loop {
         let block = text.get(at..text.len().min(at + BLOCK_BYTES)).filter(|block| !block.is_empty())?;
         if block.iter().fold(false, |any, byte| any | matches!(byte, b'%' | b'\\' | b'&')) {

@@ -235,7 +235,8 @@ fn declared(text: &Text<'_>, at: usize) -> Option<Lead> {
     let end = short_run(text, at, 24, |byte| ident(byte) || matches!(byte, b'*' | b'[' | b']' | b'.' | b'<' | b'>'));
     let equals = blanks(text, end);
     let value = blanks(text, equals + 1);
-    let assigned = end > at && equals > end && text.get(equals) == Some(&b'=') && text.get(value).is_some_and(|byte| quote(*byte));
+    let assigned =
+        end > at && equals > end && text.get(equals) == Some(&b'=') && text.get(value).is_some_and(|byte| quote(*byte));
     assigned.then_some(Lead { at: equals + 1, context: Context::Loose })
 }
 
@@ -387,7 +388,14 @@ fn opening(text: &Text<'_>, at: usize) -> Option<(usize, u8, usize, bool)> {
     Some((mark + 1 + triple, byte, mark - from, call))
 }
 
-fn quoted(text: &Text<'_>, from: usize, mark: (u8, usize), lead: &Lead, strength: Strength, call: bool) -> Option<Found> {
+fn quoted(
+    text: &Text<'_>,
+    from: usize,
+    mark: (u8, usize),
+    lead: &Lead,
+    strength: Strength,
+    call: bool,
+) -> Option<Found> {
     let end = closing(text, from, mark.0, mark.1).unwrap_or(text.len());
     let context = match lead.context {
         Context::Sentence => Context::List,

@@ -104,10 +104,7 @@ const WEAK: &[&str] = &[
     "_gitlab_session",
 ];
 /// What follows is secret when it looks it, and the name is none of those that only sound so.
-const GENERIC: &[&str] = &[
-    "key",
-    "pat",
-];
+const GENERIC: &[&str] = &["key", "pat"];
 const OTHERS: &[(&str, Family)] = &[
     ("token", Family::Token),
     ("eyj", Family::Jwt),
@@ -146,7 +143,8 @@ pub(super) fn all() -> (Vec<String>, Vec<Family>) {
     let strong = STRONG.iter().map(|name| (*name, Family::Key(Strength::Strong)));
     let weak = WEAK.iter().map(|name| (*name, Family::Key(Strength::Weak)));
     let generic = GENERIC.iter().map(|name| (*name, Family::Key(Strength::Generic)));
-    let known = shapes.chain(infixes).chain(exact).chain(strong).chain(weak).chain(generic).chain(OTHERS.iter().copied());
+    let known =
+        shapes.chain(infixes).chain(exact).chain(strong).chain(weak).chain(generic).chain(OTHERS.iter().copied());
     let known = known.map(|(literal, family)| (literal.to_owned(), family));
     known.chain(sids()).unzip()
 }

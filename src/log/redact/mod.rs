@@ -184,11 +184,11 @@ impl Redactor {
 
 /// What may be spent on looking closer: so much for a line, so much for each of its bytes. A line of this program or
 /// of a server needs a tenth of it; whoever writes lines that need more gets them back with more missing.
-const SPENT_MIN: usize = 1024;
+const SPENT_MIN: usize = 800;
 const SPENT_A_BYTE: usize = 2;
 /// What a find costs, and an escape to undo.
 const FOUND_COST: usize = 40;
-const ESCAPE_COST: usize = 4;
+const ESCAPE_COST: usize = 5;
 
 fn compile(pattern: &str) -> Result<Regex, String> {
     let regex = regex::bytes::RegexBuilder::new(pattern).size_limit(1 << 20).build();

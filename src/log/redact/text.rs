@@ -156,7 +156,7 @@ pub(super) fn closing(text: &Text<'_>, from: usize, mark: u8, slashes: usize) ->
     loop {
         at = find(text, mark, at, text.len())?;
         let run = text[from..at].iter().rev().take_while(|byte| **byte == b'\\').count();
-        text.spend(2 + run);
+        text.spend(12 + run);
         if run < slashes || ((run - slashes) / (slashes + 1)).is_multiple_of(2) {
             return Some(at - run.min(slashes));
         }

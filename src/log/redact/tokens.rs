@@ -338,7 +338,8 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("$y$", ALNUM | DOT | DOLLAR | REST, 40, Random),
     shape("$argon2", NAME | DOT | DOLLAR | REST | COMMA, 40, Random),
     shape("{SHA}", SLASHED, 26, Random),
-    shape("{SSHA}", SLASHED, 26, Random),];
+    shape("{SSHA}", SLASHED, 26, Random),
+];
 
 impl Shape {
     /// The secret whose prefix ends at `end`. Its first bytes decide; only then all of it is measured.

@@ -111,7 +111,8 @@ impl Trail {
                 let value = &trimmed[quoted..];
                 let length = value.iter().position(|byte| quote(*byte) || *byte == b'<').unwrap_or(value.len());
                 let value = &value[..length];
-                let word = !value.contains(&b' ') && redactor.takes(self.name(), if quoted == 1 { QUOTED } else { BARE }, value);
+                let word = !value.contains(&b' ')
+                    && redactor.takes(self.name(), if quoted == 1 { QUOTED } else { BARE }, value);
                 if word || (self.part && !trimmed.starts_with(b"--")) {
                     cover(finds, from + quoted, from + quoted + length);
                 }

@@ -99,8 +99,10 @@ fn source(value: &[u8], mix: Mix) -> bool {
     let pointer = matches!(value[0], b'*' | b'&' | b'(')
         || (value[0] == b'_' && (mix.digits == 0 || value.starts_with(b"__")))
         || memchr::memmem::find(value, b"::").is_some();
-    let call =
-        name > 0 && name < 64 && !value[0].is_ascii_digit() && (matches!(value.get(name), Some(b'(' | b'[' | b'<')) || value[name..].starts_with(b"!("));
+    let call = name > 0
+        && name < 64
+        && !value[0].is_ascii_digit()
+        && (matches!(value.get(name), Some(b'(' | b'[' | b'<')) || value[name..].starts_with(b"!("));
     let constant = mix.lower == 0 && mix.digits <= 3 && value.contains(&b'_') && name == value.len();
     let number = mix.lower + mix.upper + mix.symbols == 0 && (mix.digits < 6 || value.contains(&b'.'));
     let kind = matches!(value, [b'u' | b'i' | b'f', b'1'..=b'9', b'0'..=b'9', ..]) && value.len() <= 4;
@@ -112,8 +114,14 @@ fn generic(value: &[u8], mix: Mix) -> bool {
     let random = mix.random() && (mix.digits > 1 || mix.inner_upper > 3);
     // `self.lib.NAME`, `libc.KEY_2`.
     let first = value.iter().position(|byte| *byte == b'.').unwrap_or(0);
-    let member = first > 0 && value[..first].iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_');
-    random && !member && !source(value, mix) && value.iter().take(256).all(|byte| of_keys(*byte)) && !path(value, mix) && !code(value, mix)
+    let member = first > 0
+        && value[..first].iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_');
+    random
+        && !member
+        && !source(value, mix)
+        && value.iter().take(256).all(|byte| of_keys(*byte))
+        && !path(value, mix)
+        && !code(value, mix)
 }
 
 /// What keys are made of.

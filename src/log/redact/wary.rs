@@ -16,7 +16,8 @@ const BACK_BYTES: usize = 40;
 /// Covers the stretches of `line` from about `at` on.
 pub(super) fn rest(line: &[u8], at: usize, finds: &mut Finds) {
     let floor = at.min(line.len()).saturating_sub(BACK_BYTES);
-    let mut from = line[..floor].iter().rev().take(BACK_BYTES).position(|byte| ends(*byte)).map_or(floor, |n| floor - n);
+    let mut from =
+        line[..floor].iter().rev().take(BACK_BYTES).position(|byte| ends(*byte)).map_or(floor, |n| floor - n);
     while from < line.len() {
         let length = line[from..].iter().position(|byte| ends(*byte)).unwrap_or(line.len() - from);
         let word = line[from..from + length].iter().filter(|byte| byte.is_ascii_alphanumeric()).take(WORD_BYTES_MIN);
