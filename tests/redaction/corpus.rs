@@ -204,9 +204,7 @@ fn undone(text: &str) -> String {
 pub fn clean(lines: usize, seed: u64) -> String {
     let mut dice = Dice(seed);
     let kinds: Vec<&str> = include_str!("clean.txt").lines().filter(|line| !line.starts_with('#')).collect();
-    let filled = |dice: &mut Dice, at: usize| {
-        let made = secret(&kinds[at % kinds.len()].replace("{{", "‹").replace("}}", "›"), dice);
-        made.replace('‹', "{").replace('›', "}") + "\n"
-    };
+    let filled =
+        |dice: &mut Dice, at: usize| secret(kinds[at % kinds.len()], dice).replace('‹', "{").replace('›', "}") + "\n";
     (0..lines).map(|at| filled(&mut dice, at)).collect()
 }

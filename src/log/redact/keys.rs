@@ -62,10 +62,12 @@ pub(super) fn value(text: &Text<'_>, start: usize, end: usize, strength: Strengt
     if lead.context == Context::Part {
         return part(text, at);
     }
-    if let Some(list) = list(text, at) {
+    // `if password { return }` holds none.
+    let held = lead.context != Context::Sentence;
+    if let Some(list) = list(text, at).filter(|_| held) {
         return Some(Found { range: list, wrap: name.quote });
     }
-    if let Some(object) = object(text, at, strength) {
+    if let Some(object) = object(text, at, strength).filter(|_| held) {
         return Some(Found { range: object, wrap: name.quote });
     }
     match opening(text, at) {
@@ -344,7 +346,7 @@ fn list(text: &Text<'_>, at: usize) -> Option<Range<usize>> {
     }
     let from = blanks(text, at + 1);
     let mark = short_run(text, from, 16, |byte| byte == b'\\');
-    text.get(mark).filter(|byte| quote(**byte))?;
+    text.get(mark).filter(|byte| matches!(byte, b'"' | b'\''))?;
     let close = find(text, b']', mark, text.len()).unwrap_or(text.len());
     let inside = &text[from..close];
     (!values::prose(inside)).then_some(from..close)
@@ -438,7 +440,7 @@ fn bare(text: &Text<'_>, at: usize, name: &Name, lead: &Lead, strength: Strength
     if values::path_of_pwd(&text[name.begin..name.word_end], word) {
         return None;
     }
-    let context = if json { Context::Loose } else { lead.context };
+    let context = if json && lead.context != Context::Sentence { Context::Loose } else { lead.context };
     let wrap = name.quote;
     values::secret(word, context, strength, alone).then_some(Found { range: at..end, wrap })
 }
@@ -499,7 +501,9 @@ pub(super) fn query(text: &Text<'_>, start: usize, end: usize, memo: &mut Memo) 
     let floor = start.saturating_sub(NAME_BYTES_MAX);
     let before = text[floor..start].iter().rposition(|byte| !ident(*byte)).map(|at| text[floor + at]);
     text.spend(8);
-    if !matches!(before, Some(b'?' | b'&' | b';')) {
+    // `partition_key=…`: a name of several parts is looked at by its own word.
+    let long = text[start..end].eq_ignore_ascii_case(b"key=") && start > 0 && ident(text[start - 1]);
+    if long || !matches!(before, Some(b'?' | b'&' | b';')) {
         return None;
     }
     let stop = memo.bare(end, (false, true), || bare_end(text, end, false, true));

@@ -170,8 +170,10 @@ pub(super) fn authorization(text: &Text<'_>, end: usize) -> Option<Found> {
         if credentials.contains(&b'=') && matches!(value[0] | 0x20, b'd' | b'a' | b'h' | b's') {
             return Some((from..if mark.is_some() { stop } else { parameters_end(text, from) }).into());
         }
-        let enough =
-            credentials.len() >= 6 && (Mix::of(credentials).random() || credentials.len() >= 20 || mark.is_some());
+        let template = matches!(credentials.first(), Some(b'$' | b'{' | b'<' | b'%' | b'*'));
+        let enough = !template
+            && credentials.len() >= 6
+            && (Mix::of(credentials).random() || credentials.len() >= 20 || mark.is_some());
         let stop = if mark.is_some() { stop } else { from + rest + credentials.len() };
         return (enough && !values::prose(value)).then(|| (from..stop).into());
     }

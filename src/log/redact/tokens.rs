@@ -516,7 +516,7 @@ pub(super) fn dotted(text: &Text<'_>, dot: usize) -> Option<Range<usize>> {
     }
     let vault = dot > 0 && text[dot - 1] == b's' && word_begins(text, dot - 1);
     let end = if vault { short_run(text, dot + 1, 25, alnum) } else { dot };
-    (end == dot + 25 && every_kind(&text[dot + 1..end])).then_some(dot - 1..end)
+    (end == dot + 25 && every_kind(&text[dot + 1..end])).then(|| dot - 1..end)
 }
 
 /// A JSON Web Token, signed (three parts) or encrypted (five), whole or cut: `eyJ` begins the base64 of `{"`.

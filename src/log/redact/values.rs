@@ -96,7 +96,7 @@ pub(super) fn looks_code(value: &[u8]) -> bool {
 /// What stands after `name: ` or `name = ` in a program: a type, a call, a constant, a number.
 fn source(value: &[u8], mix: Mix) -> bool {
     let name = value.iter().take_while(|byte| alnum(**byte) || matches!(byte, b'_' | b'.' | b':')).count();
-    let pointer = matches!(value[0], b'*' | b'&' | b'(')
+    let pointer = matches!(value[0], b'*' | b'&' | b'(' | b'[')
         || (value[0] == b'_' && (mix.digits == 0 || value.starts_with(b"__")))
         || memchr::memmem::find(value, b"::").is_some();
     let call = name > 0
