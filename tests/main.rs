@@ -8,7 +8,9 @@
 mod audit;
 mod balance;
 mod breakdown;
+mod chaos;
 mod chat;
+mod clock;
 mod configuration;
 mod errors;
 mod faults;
@@ -27,6 +29,7 @@ mod operator;
 mod page;
 mod privileges;
 mod reload;
+mod secrets;
 mod sessions;
 mod supervision;
 mod support;
