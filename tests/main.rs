@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod answers;
 mod audit;
 mod balance;
 mod breakdown;
@@ -12,7 +13,9 @@ mod chat;
 mod configuration;
 mod errors;
 mod faults;
+mod front;
 mod heads;
+mod http2;
 mod keys;
 mod limits;
 mod logs;

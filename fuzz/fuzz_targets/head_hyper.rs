@@ -1,5 +1,5 @@
 //! hyper behind the filter sees the bodies that the scanner declared, in order, and not one request more; and it never
-//! finds fault with what passed. `cargo +nightly fuzz run head_hyper`
+//! finds fault with what passed.
 #![no_main]
 
 use chatcorn::http::head::{Limits, Scanner, Step};

@@ -405,6 +405,16 @@ impl App {
         with(fault.code.status(), headers, Body::whole(fault.body(id, shape)))
     }
 
+    /// The fields of an answer that h2 gives by itself, to a head far over the limits; nothing of the request is known.
+    fn too_large_for_http_2(&self, peer: Peer) -> HeaderMap {
+        let id = self.ids.of(&HeaderMap::new());
+        let reason = Fault::from(head::Refusal::HeadTooLarge).outside;
+        log::security(Security::Oversize, address(peer), &[("reason", &reason), ("request_id", id.text())]);
+        let mut headers = self.headers.base(Base::Empty, None);
+        headers.insert(REQUEST_ID, id.header());
+        headers
+    }
+
     /// Who asks: the peer, or the client behind proxies that are trusted.
     fn client(&self, peer: Peer, headers: &HeaderMap) -> Peer {
         let mut forwarded = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes).peekable();
