@@ -117,7 +117,8 @@ fn admin(server: &Server) -> String {
 
 #[test]
 fn what_waits_or_fails_has_every_header() {
-    let timed = [("HEADER_TIMEOUT", "0.3"), ("BODY_TIMEOUT", "0.3"), ("UPSTREAM_FIRST_TOKEN_TIMEOUT", "0.2")];
+    let timed =
+        [("HEADER_TIMEOUT", "0.3"), ("BODY_TIMEOUT", "0.3"), ("UPSTREAM_FIRST_TOKEN_TIMEOUT", "0.2"), ("TIMEOUT", "1")];
     for (way, status) in [(Way::Silent, 504), (Way::Fails, 502), (Way::Junk, 502), (Way::Busy, 503), (Way::Noise, 502)]
     {
         let upstream = Upstream::start(way);
@@ -162,7 +163,7 @@ fn a_server_that_stops_answers_with_every_header() {
     held.send(post("/api/chat", r#"{"message":"x"}"#)).unwrap();
     upstream.requests.recv_timeout(crate::support::LIMIT).unwrap();
     server.signal(nix::sys::signal::Signal::SIGTERM);
-    server.expect("stopping");
+    server.expect_that("the phase", |event| event["message"] == "phase" && event["to"] == "stopping");
     upstream.release();
     let answer = held.answer().unwrap();
     judge("POST /api in a drain", &answer, 200);

@@ -48,7 +48,9 @@ use bytes::Bytes;
 use connection::Connections;
 use fault::{Code, Fault, Shape};
 use headers::{Base, Headers, REQUEST_ID};
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ids::Ids;
@@ -383,7 +385,9 @@ impl App {
         suspicious(fault, client, id);
         let path = head.uri.path();
         let shape = if access.below_v1() { Shape::OpenAi } else { Shape::of(path) };
-        let base = if path.starts_with("/api/") || shape == Shape::OpenAi { Base::Api } else { Base::Plain };
+        // Of a refused head nobody knows what it asked for.
+        let below = path.starts_with("/api/") || shape == Shape::OpenAi || matches!(fault.code, Code::Refused(_));
+        let base = if below { Base::Api } else { Base::Plain };
         let mut headers = self.headers.base(base, head.headers.get(ORIGIN));
         if let Some(seconds) = fault.retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -411,6 +415,7 @@ impl App {
         let reason = Fault::from(head::Refusal::HeadTooLarge).outside;
         log::security(Security::Oversize, address(peer), &[("reason", &reason), ("request_id", id.text())]);
         let mut headers = self.headers.base(Base::Empty, None);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(REQUEST_ID, id.header());
         headers
     }

@@ -22,11 +22,7 @@ pub fn framing() -> Vec<Case> {
         case("4.3: CONTINUATION of another stream", behind(&began, frame(9, 4, 3, &GET[2..])), PROTOCOL_ERROR),
         case("5.5: an unknown frame inside of a head", behind(&began, frame(0x42, 0, 1, b"")), PROTOCOL_ERROR),
         case("6.1: DATA of stream 0", frame(0, 1, 0, b"x"), PROTOCOL_ERROR),
-        case(
-            "6.1: padding as long as its DATA",
-            behind(&opened, frame(0, 9, 1, b"\x05test!")[..].into()),
-            Expect::Pong,
-        ),
+        case("6.1: PUSH_PROMISE with a whole head", frame(5, 4, 2, &[&[0, 0, 0, 4], GET].concat()), PROTOCOL_ERROR),
         case("6.1: padding longer than its DATA", behind(&opened, frame(0, 9, 1, b"\x06test!")), PROTOCOL_ERROR),
         case(
             "6.1: padded DATA without its length",

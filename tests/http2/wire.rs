@@ -64,15 +64,18 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// One connection.
-pub struct Client(TcpStream);
+/// One connection, and every payload that came.
+pub struct Client {
+    stream: TcpStream,
+    pub seen: Vec<u8>,
+}
 
 impl Client {
     pub fn connect(address: &str) -> Client {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Client(stream)
+        Client { stream, seen: Vec::new() }
     }
 
     /// Connects and sends the preface with empty SETTINGS.
@@ -84,7 +87,7 @@ impl Client {
 
     /// The server may have closed before all is sent.
     pub fn send(&mut self, bytes: &[u8]) {
-        let _ = self.0.write_all(bytes);
+        let _ = self.stream.write_all(bytes);
     }
 
     /// Everything that comes, up to what is waited for.
@@ -102,15 +105,16 @@ impl Client {
 
     fn next(&mut self) -> Said {
         let mut head = [0; 9];
-        if self.0.read_exact(&mut head).is_err() {
+        if self.stream.read_exact(&mut head).is_err() {
             return Said::Closed;
         }
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
         let mut payload = vec![0; length];
-        if self.0.read_exact(&mut payload).is_err() {
+        if self.stream.read_exact(&mut payload).is_err() {
             return Said::Closed;
         }
+        self.seen.extend_from_slice(&payload);
         let code = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
         match (head[3], head[4]) {
             (0, flags) => Said::Data(stream, length, flags & 1 == 1),

@@ -12,7 +12,7 @@ mod guarded;
 
 use super::App;
 use super::body::Body;
-use super::head::{Limits, Refusal};
+use super::head::{Limits, Refusal, is_authority};
 use super::strict::Ledger;
 use crate::limit::Peer;
 use crate::listener::Purpose;
@@ -124,6 +124,8 @@ pub fn refusal<B>(request: &Request<B>, limits: &Limits) -> Option<Refusal> {
     let mut hosts = headers.get_all(HOST).iter();
     match (request.uri().authority(), hosts.next(), hosts.next()) {
         (_, _, Some(_)) => Some(Refusal::HostRepeated),
+        (Some(authority), _, _) if !is_authority(authority.as_str().as_bytes()) => Some(Refusal::HostInvalid),
+        (None, Some(host), _) if !is_authority(host.as_bytes()) => Some(Refusal::HostInvalid),
         (None, None, None) => Some(Refusal::HostMissing),
         (Some(authority), Some(host), None) if authority.as_str().as_bytes() != host.as_bytes() => {
             Some(Refusal::HostDiffers)
