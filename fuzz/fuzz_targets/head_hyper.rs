@@ -44,7 +44,11 @@ async fn serve(stream: &[u8], cut: usize) -> Vec<Vec<u8>> {
     seen.lock().expect("no panic").clone()
 }
 
-async fn record(request: Request<Incoming>, ledger: Arc<Ledger>, log: Bodies) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn record(
+    request: Request<Incoming>,
+    ledger: Arc<Ledger>,
+    log: Bodies,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let mut answer = Response::new(Full::default());
     if ledger.arrived(request.uri().path()).is_none() {
         if request.method() == hyper::Method::CONNECT {

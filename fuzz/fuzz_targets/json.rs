@@ -5,6 +5,7 @@ use bytes::Bytes;
 use chatcorn::chat::ask::{Ask, MESSAGE_CHARS_MAX, ModeChange};
 use chatcorn::chat::{json, openai};
 use libfuzzer_sys::fuzz_target;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 fuzz_target!(|input: &[u8]| {
@@ -24,7 +25,11 @@ fuzz_target!(|input: &[u8]| {
         let model = own_engine.then_some("another");
         let read = openai::Ask::read(Bytes::copy_from_slice(input), openai::Rules { own_engine, model });
         if let Ok(ask) = read {
-            assert!(loose.is_ok(), "an upstream would be sent what is no JSON");
+            // By its grammar: a lone surrogate or 1e999 where nobody looks is for the upstream to judge.
+            assert!(serde_json::from_slice::<IgnoredAny>(input).is_ok(), "an upstream would be sent what is no JSON");
+            if loose.is_err() {
+                continue;
+            }
             let sent = serde_json::from_slice::<Value>(&ask.body).expect("JSON goes out");
             assert!(model.is_none_or(|model| sent["model"] == model));
             assert_eq!(ask.stream, sent["stream"] == true);

@@ -256,7 +256,6 @@ fn targets() -> Vec<Row> {
         "Host: t;evil",
         "Host: t@evil",
         "Host: t:80:80",
-        "Host: t:",
         "Host: t:+80",
         "Host: t:0x50",
         "Host: t:65536",
