@@ -10,6 +10,8 @@
 //! Deliberately absent: a router library (there are seven endpoints), and any state that outlives the worker.
 
 pub mod access;
+mod admission;
+mod api;
 pub mod auth;
 pub mod body;
 pub mod connection;
@@ -33,30 +35,26 @@ pub mod tls;
 mod v1;
 
 use crate::board::{Board, Lane, tally};
-use crate::chat::ask::{Ask, ModeChange, check_session_id};
+use crate::chat::Chat;
 use crate::chat::session::Principal;
 use crate::chat::upstream::Call;
-use crate::chat::{Chat, Delta};
-use crate::limit::{Endpoint, Identity, Limiter, Outcome, Peer, Trusted, Verdict};
+use crate::limit::{Limiter, Peer, Trusted, Verdict};
 use crate::listener::Purpose;
 use crate::log::{self, Security};
-use crate::sys::clock;
 use access::Access;
-use auth::{Caller, Denied, Door};
+use admission::limited;
+use auth::{Caller, Door};
 use body::{Body, Intake};
 use bytes::Bytes;
 use connection::Connections;
 use fault::{Code, Fault, Shape};
 use headers::{Base, Headers, REQUEST_ID};
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ids::Ids;
 use leaving::Leaving;
 use route::{Miss, Route};
-use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -262,83 +260,6 @@ impl App {
         }
     }
 
-    /// One unit of the caller's.
-    async fn count(
-        &self,
-        endpoint: Endpoint,
-        context: &mut Context<'_>,
-        verdict: &mut Option<Verdict>,
-    ) -> Result<(), Fault> {
-        let Some(limiter) = &self.limiter else { return Ok(()) };
-        let client = match &context.caller {
-            Some(caller) => limiter.key(caller.id.as_bytes(), &caller.quota),
-            None => limiter.client(Identity::Peer(context.client)),
-        };
-        let made = match limiter.check_now(&client, endpoint, clock::monotonic_ms()) {
-            Some(made) => made,
-            None => Box::pin(limiter.check(&client, endpoint)).await,
-        };
-        context.access.verdict = word(made.outcome);
-        admit(verdict.insert(made), context.client)
-    }
-
-    /// A request without a good key: logged, and paid for by its address from a quota of its own.
-    async fn deny(&self, denied: Denied, context: &mut Context<'_>, verdict: &mut Option<Verdict>) -> Fault {
-        let (reason, key) = match &denied {
-            Denied::Missing => ("missing", ""),
-            Denied::Wrong => ("wrong", ""),
-            Denied::Ended(id) => ("expired or revoked", id.as_str()),
-        };
-        let fields = [("reason", reason), ("key_id", key), ("request_id", context.access.id().text())];
-        log::security(Security::AuthFailed, address(context.client), &fields);
-        match (self.count(Endpoint::Auth, context, verdict).await, denied) {
-            (Err(limited), _) => limited,
-            (Ok(()), Denied::Ended(_)) => Fault::forbidden(),
-            (Ok(()), _) => Fault::unauthorized(),
-        }
-    }
-
-    async fn converse(&self, body: Incoming, mut context: Context<'_>) -> Answer {
-        let bytes = self.read(body, &mut context).await?;
-        let ask = Ask::parse(&bytes)?;
-        let streamed = ask.stream;
-        let mut turn = self.chat.open(ask, principal(&context), self.call(&context)).await?;
-        if streamed {
-            let headers = self.headers.base(Base::Events, context.origin);
-            let until = self.deadline(&context);
-            return Ok(with(StatusCode::OK, headers, events::start(turn, context.access.id().clone(), until)));
-        }
-        let id = context.access.id().text().to_owned();
-        loop {
-            if let Delta::Done(reply) = turn.next(&id).await? {
-                let json = serde_json::to_vec(&reply).map_err(|error| internal().inside(error))?;
-                return Ok(self.ok(Base::Api, &context, json.into()));
-            }
-        }
-    }
-
-    async fn initialize(&self, context: Context<'_>) -> Answer {
-        self.chat.warm(self.call(&context)).await?;
-        let body = json!({"success": true, "message": "The model is ready."});
-        Ok(self.ok(Base::Api, &context, body.to_string().into()))
-    }
-
-    async fn mode(&self, query: Option<&str>, context: Context<'_>) -> Answer {
-        let missing = || Fault::new(Code::InvalidRequest, "session_id is required, as in ?session_id=….");
-        let session_id = route::query_value(query, "session_id").ok_or_else(missing)?;
-        check_session_id(&session_id)?;
-        let mode = self.chat.mode(&session_id, principal(&context)).await?;
-        let body = json!({"success": true, "session_id": session_id, "context_mode": mode});
-        Ok(self.ok(Base::Api, &context, body.to_string().into()))
-    }
-
-    async fn set_mode(&self, body: Incoming, mut context: Context<'_>) -> Answer {
-        let change = ModeChange::parse(&self.read(body, &mut context).await?)?;
-        self.chat.set_mode(&change, principal(&context)).await?;
-        let body = json!({"success": true, "session_id": change.session_id, "context_mode": change.mode});
-        Ok(self.ok(Base::Api, &context, body.to_string().into()))
-    }
-
     async fn read(&self, body: Incoming, context: &mut Context<'_>) -> Result<Bytes, Fault> {
         let bytes = self.intake.json(context.headers, body, context.ledger).await?;
         context.access.bytes_in = bytes.len() as u64;
@@ -409,29 +330,6 @@ impl App {
         with(fault.code.status(), headers, Body::whole(fault.body(id, shape)))
     }
 
-    /// The fields of an answer that h2 gives by itself, to a head far over the limits; nothing of the request is known.
-    fn too_large_for_http_2(&self, peer: Peer) -> HeaderMap {
-        let id = self.ids.of(&HeaderMap::new());
-        let reason = Fault::from(head::Refusal::HeadTooLarge).outside;
-        log::security(Security::Oversize, address(peer), &[("reason", &reason), ("request_id", id.text())]);
-        let mut headers = self.headers.base(Base::Empty, None);
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(REQUEST_ID, id.header());
-        headers
-    }
-
-    /// Who asks: the peer, or the client behind proxies that are trusted.
-    fn client(&self, peer: Peer, headers: &HeaderMap) -> Peer {
-        let mut forwarded = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes).peekable();
-        // Most requests come without the header; what is left then is to unmap the address.
-        match forwarded.peek() {
-            None => crate::limit::client::resolve(peer, std::iter::empty(), &self.plan.trusted),
-            Some(_) => {
-                crate::limit::client::resolve(peer, forwarded.collect::<Vec<_>>().into_iter(), &self.plan.trusted)
-            }
-        }
-    }
-
     fn call(&self, context: &Context<'_>) -> Call {
         Call {
             request_id: context.access.id().header(),
@@ -442,53 +340,6 @@ impl App {
 
     fn deadline(&self, context: &Context<'_>) -> Instant {
         Instant::now() + self.plan.request_time.saturating_sub(context.access.elapsed())
-    }
-}
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-
-/// Whether a request costs a unit, and of what: everything below `/api/` and `/v1/` does, but health and preflights.
-fn limited(found: Result<Route, Miss>, path: &str) -> Option<Endpoint> {
-    match found {
-        Ok(
-            Route::Health
-            | Route::Live
-            | Route::Ready
-            | Route::Root
-            | Route::Page(_)
-            | Route::OpenApi
-            | Route::Preflight,
-        ) => None,
-        Ok(Route::Chat | Route::Completions) => Some(Endpoint::Chat),
-        Ok(Route::Initialize) => Some(Endpoint::Initialize),
-        Ok(Route::ModeGet | Route::ModeSet | Route::Models) => Some(Endpoint::Api),
-        Err(_) if path == "/api/health" => None,
-        Err(_) if path == "/api/chat" || path == "/v1/chat/completions" => Some(Endpoint::Chat),
-        Err(_) if path == "/api/initialize" => Some(Endpoint::Initialize),
-        Err(_) => (path.starts_with("/api/") || path.starts_with("/v1/")).then_some(Endpoint::Api),
-    }
-}
-
-fn word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Exempt => "exempt",
-        Outcome::Admitted => "admitted",
-        Outcome::Refused => "refused",
-        Outcome::WouldRefuse => "would_refuse",
-        Outcome::Unavailable => "unavailable",
-    }
-}
-
-fn admit(verdict: &Verdict, client: Peer) -> Result<(), Fault> {
-    let limit = || verdict.violated().collect::<Vec<_>>().join(", ");
-    match verdict.outcome {
-        Outcome::Exempt | Outcome::Admitted | Outcome::WouldRefuse => Ok(()),
-        Outcome::Unavailable => Err(Fault::new(Code::NotReady, "Requests cannot be counted now. Try again shortly.")),
-        Outcome::Refused => {
-            let limit = limit();
-            log::security(Security::RateLimited, address(client), &[("limit", &limit)]);
-            Err(Fault::rate_limited(limit, verdict.retry_after_s().unwrap_or(1)))
-        }
     }
 }
 

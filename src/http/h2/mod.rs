@@ -10,15 +10,18 @@ mod bare;
 mod frames;
 mod guarded;
 
-use super::App;
 use super::body::Body;
+use super::fault::Fault;
 use super::head::{Limits, Refusal, is_authority};
+use super::headers::{Base, REQUEST_ID};
 use super::strict::Ledger;
+use super::{App, address};
 use crate::limit::Peer;
 use crate::listener::Purpose;
+use crate::log::{self, Security};
 use crate::sys::clock;
 use guarded::Guarded;
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
 use http::{Request, Response, Version};
 use http_body::Body as _;
 use hyper::server::conn::http2;
@@ -62,7 +65,7 @@ where
     });
     let dress = {
         let app = app.clone();
-        move || app.too_large_for_http_2(peer)
+        move || far_too_large(&app, peer)
     };
     let io = Guarded::new(stream, ledger.clone(), pulse.clone(), dress);
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -99,6 +102,17 @@ where
             _ = looks.tick() => {}
         }
     }
+}
+
+/// The fields of an answer that h2 gives by itself, to a head far over the limits; nothing of the request is known.
+fn far_too_large(app: &App, peer: Peer) -> HeaderMap {
+    let id = app.ids.of(&HeaderMap::new());
+    let reason = Fault::from(Refusal::HeadTooLarge).outside;
+    log::security(Security::Oversize, address(peer), &[("reason", &reason), ("request_id", id.text())]);
+    let mut headers = app.headers.base(Base::Empty, None);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(REQUEST_ID, id.header());
+    headers
 }
 
 /// What the strict filter says of a head of HTTP/1, for one of HTTP/2: its size, and the host it names.
