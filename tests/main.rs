@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod answers;
 mod audit;
 mod balance;
 mod breakdown;
@@ -14,7 +15,9 @@ mod clock;
 mod configuration;
 mod errors;
 mod faults;
+mod front;
 mod heads;
+mod http2;
 mod keys;
 mod limits;
 mod logs;
