@@ -32,7 +32,7 @@ pub struct Walls {
 pub fn raise(plan: &Plan) -> Walls {
     if let Some(auth) = &plan.http.auth {
         // Made now, for later its parent is closed.
-        let _ = auth::make_directory(&keys::used_directory_of(&auth.path));
+        let _ = auth::make_directory(&keys::used_directory(&auth.path));
     }
     let files = confine::to_places(&places(plan));
     Walls { files, calls: confine::to_calls_of_a_server() }
@@ -55,7 +55,7 @@ fn places(plan: &Plan) -> Places {
     let mut places = Places { reads: vec!["/proc/self".into()], writes: vec![directory_of(&plan.store.path)] };
     if let Some(auth) = &plan.http.auth {
         // The directory, for keys are replaced by a new file.
-        places.reads.push(directory(&auth.path));
+        places.reads.push(directory_of(&auth.path));
         places.writes.push(keys::used_directory(&auth.path));
     }
     if looks_up(plan) {
