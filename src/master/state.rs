@@ -254,12 +254,7 @@ impl State {
 
     /// Workers that should turn their loops: for the scan of the board.
     pub fn watched(&self) -> impl Iterator<Item = (ChildId, usize)> {
-        self.roster.of(Kind::Worker).filter(|child| child.life == Life::Ready).map(|child| (child.id, child.slot))
-    }
-
-    /// How long a graceful stop takes at most, with its helpers.
-    pub fn stop_limit(&self) -> Duration {
-        self.shape.drain_delay + self.shape.graceful_timeout + KILL_AFTER + HELPERS_END_LIMIT * 2
+        self.roster.of(Kind::Worker).filter(|child| turns(child)).map(|child| (child.id, child.slot))
     }
 
     /// See [`Shape::hang_timeout`].
@@ -445,7 +440,7 @@ impl State {
     }
 
     fn silent(&mut self, id: ChildId, silence: Duration) {
-        let Some(child) = self.roster.get(id).filter(|child| child.life == Life::Ready) else { return };
+        let Some(child) = self.roster.get(id).filter(|child| turns(child)) else { return };
         self.report(Report::Hung { pid: child.pid, slot: child.slot, silence });
         self.kill(id, "its event loop did not turn");
     }
@@ -460,6 +455,11 @@ impl State {
     pub(super) fn alive_max(&self) -> usize {
         ALIVE_FACTOR_MAX * self.places.len()
     }
+}
+
+/// Who has loops: one that leaves may hang too, and its clients need not wait for the drain's limit.
+fn turns(child: &Child) -> bool {
+    child.was_ready && matches!(child.life, Life::Ready | Life::Leaving(_))
 }
 
 /// The index of a helper's back-off.

@@ -5,6 +5,7 @@ mod client;
 mod footprint;
 mod load;
 mod server;
+mod systemd;
 mod upstream;
 mod venv;
 
@@ -13,6 +14,7 @@ pub use client::{Answer, Connection, post};
 pub use footprint::Footprint;
 pub use load::Load;
 pub use server::{Server, lives, run};
+pub use systemd::{Systemd, activate};
 pub use upstream::{Upstream, Way};
 pub use venv::python_with;
 
