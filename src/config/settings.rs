@@ -127,7 +127,8 @@ pub const SETTINGS: &[Setting] = &[
     one(LIMITS, "rate_limit_ipv6_prefix", "RATE_LIMIT_IPV6_PREFIX", "", Count(48, 128), "64", "bits of an IPv6 address that are one client"),
     one(LIMITS, "rate_limit_table", "RATE_LIMIT_TABLE", "", Bytes(64 << 10, 4 << 30), "4MiB", "shared memory for counts; 4 MiB are about 50,000 clients a day"),
     one(LIMITS, "rate_limit_key", "RATE_LIMIT_KEY", "", Secret, "", "secret under which all machines hash clients in Redis"),
-    one(LIMITS, "redis_url", "REDIS_URL", "", Url, "", "Redis that machines share: redis://, unix:"),
+    one(LIMITS, "redis_url", "REDIS_URL", "", Url, "", "Redis that machines share: redis://, rediss://, unix:, redis+sentinel://, redis+cluster://"),
+    one(LIMITS, "redis_ca_file", "REDIS_CA_FILE", "", Path, "", "certificate authorities of rediss://, PEM; default: the system's"),
 
     one(LOGS, "log_dir", "LOG_DIR", "log-dir", Path, "/tmp/logs", "directory of app.log, made 0700"),
     one(LOGS, "access_logfile", "ACCESS_LOGFILE", "access-logfile", Text, "-", "a path, - for stdout, or off"),

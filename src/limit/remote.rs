@@ -11,10 +11,10 @@
 use super::script::Script;
 use super::shared::{Shared, Word};
 use super::tally::Standings;
-use super::target::{Target, info};
+use super::target::Target;
+use super::wire::{CONNECT_MS_MAX, Wire};
 use crate::sys::clock;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, cmd};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, cmd};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -25,8 +25,6 @@ use tokio::time::{sleep, timeout};
 
 /// Redis has so long for an answer.
 pub const ANSWER_MS_MAX: u64 = 50;
-/// A connection and its hello have so long.
-const CONNECT_MS_MAX: u64 = 250;
 /// How often a worker without connection looks whether another one found Redis back.
 const WATCH_MS: u64 = 100;
 /// Prefix of all keys; the digit is the version of the records.
@@ -38,7 +36,7 @@ const PROBE_KEY: &str = "rl:1:probe";
 /// A connection that said hello, and the secret that clients are hashed with there.
 #[derive(Clone)]
 struct Live {
-    wire: MultiplexedConnection,
+    wire: Wire,
     secret: [u64; 2],
     number: u64,
 }
@@ -106,7 +104,7 @@ impl Remote {
         let mut forget = cmd("DEL");
         forget.arg(key_of(live.secret, identity));
         let limit = Duration::from_millis(CONNECT_MS_MAX);
-        timeout(limit, send(&mut live.wire, &forget)).await.map_err(|_| Fault::Late)??;
+        timeout(limit, live.wire.send(&forget)).await.map_err(|_| Fault::Late)??;
         Ok(())
     }
 
@@ -164,11 +162,7 @@ impl Remote {
     async fn connect(&self, number: u64) -> Result<Live, Fault> {
         let limit = Duration::from_millis(CONNECT_MS_MAX);
         let connecting = async {
-            let info = match &self.target {
-                Target::Single(info) => info.clone(),
-                Target::Sentinel { sentinels, name, login } => master_of(sentinels, name, login).await?,
-            };
-            let mut wire = open(info).await?;
+            let mut wire = Wire::open(&self.target).await?;
             let seed = hello(&mut wire).await?;
             Ok((wire, seed))
         };
@@ -218,14 +212,14 @@ impl Remote {
 
 /// One trip; two when Redis does not know the script.
 async fn ask(
-    wire: &mut MultiplexedConnection,
+    wire: &mut Wire,
     script: &Script,
     key: &str,
     mending: &[u8],
 ) -> RedisResult<(bool, Standings)> {
-    let value = match send(wire, &call("EVALSHA", script.sha(), key, mending)).await {
+    let value = match wire.send(&call("EVALSHA", script.sha(), key, mending)).await {
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-            send(wire, &call("EVAL", script.text(), key, mending)).await?
+            wire.send(&call("EVAL", script.text(), key, mending)).await?
         }
         other => other?,
     };
@@ -234,11 +228,6 @@ async fn ask(
         _ => None,
     };
     reply.ok_or_else(|| RedisError::from((ErrorKind::UnexpectedReturnType, "not a decision")))
-}
-
-/// The crate hands error replies over as values.
-async fn send(wire: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
-    wire.send_packed_command(command).await?.extract_error()
 }
 
 fn call(name: &str, script: &str, key: &str, mending: &[u8]) -> Cmd {
@@ -250,53 +239,22 @@ fn call(name: &str, script: &str, key: &str, mending: &[u8]) -> Cmd {
     call
 }
 
-async fn open(info: redis::ConnectionInfo) -> RedisResult<MultiplexedConnection> {
-    // Our own limits stand around every use.
-    let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
-    redis::Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
-}
-
 /// Writes once, which a replica, a full or a loading server refuses, and learns the seed of this data.
-async fn hello(wire: &mut MultiplexedConnection) -> RedisResult<Vec<u8>> {
+async fn hello(wire: &mut Wire) -> RedisResult<Vec<u8>> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|_| (ErrorKind::Client, "no randomness"))?;
     let mut probe = cmd("SET");
     probe.arg(PROBE_KEY).arg(1).arg("PX").arg(1_000);
-    send(wire, &probe).await?;
+    wire.send(&probe).await?;
     let mut seed = cmd("SET");
     seed.arg(SEED_KEY).arg(&bytes).arg("NX");
-    send(wire, &seed).await?;
+    wire.send(&seed).await?;
     let mut read = cmd("GET");
     read.arg(SEED_KEY);
-    match send(wire, &read).await? {
+    match wire.send(&read).await? {
         Value::BulkString(seed) if !seed.is_empty() => Ok(seed),
         _ => Err((ErrorKind::UnexpectedReturnType, "no seed").into()),
     }
-}
-
-/// The first sentinel that knows the master.
-async fn master_of(sentinels: &[redis::ConnectionInfo], name: &str, login: &str) -> RedisResult<redis::ConnectionInfo> {
-    let mut last = RedisError::from((ErrorKind::MasterNameNotFoundBySentinel, "no sentinel answers"));
-    for sentinel in sentinels {
-        let share = Duration::from_millis(CONNECT_MS_MAX / 2 / sentinels.len() as u64);
-        match timeout(share, master_from(sentinel.clone(), name)).await {
-            Ok(Ok(host)) => {
-                return info(&login.replacen("HOST", &host, 1))
-                    .map_err(|_| (ErrorKind::InvalidClientConfig, "a sentinel named no address").into());
-            }
-            Ok(Err(error)) => last = error,
-            Err(_) => {}
-        }
-    }
-    Err(last)
-}
-
-async fn master_from(sentinel: redis::ConnectionInfo, name: &str) -> RedisResult<String> {
-    let mut wire = open(sentinel).await?;
-    let mut question = cmd("SENTINEL");
-    question.arg("get-master-addr-by-name").arg(name);
-    let (host, port): (String, u16) = question.query_async(&mut wire).await?;
-    Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
 }
 
 /// Errors after which this connection is of no use: it is broken, or leads to a server that will not count.
