@@ -37,6 +37,7 @@ use crate::chat::ask::{Ask, ModeChange, check_session_id};
 use crate::chat::session::Principal;
 use crate::chat::upstream::Call;
 use crate::chat::{Chat, Delta};
+use crate::limit::operator::Who;
 use crate::limit::{Endpoint, Identity, Limiter, Outcome, Peer, Trusted, Verdict};
 use crate::listener::Purpose;
 use crate::log::{self, Security};
@@ -54,7 +55,7 @@ use hyper::body::Incoming;
 use ids::Ids;
 use leaving::Leaving;
 use route::{Miss, Route};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,6 +161,23 @@ impl App {
     /// The API keys, for whoever looks after their file.
     pub fn door(&self) -> Option<&Arc<Door>> {
         self.door.as_ref()
+    }
+
+    /// How a client, by its address or its key's id, stands in its limits, for the operator; `error` says why not.
+    pub async fn limits_of(&self, text: &str, reset: bool) -> Value {
+        let Some(limiter) = &self.limiter else { return json!({"error": "rate limiting is off"}) };
+        let Some(who) = Who::parse(text) else { return json!({"error": "neither an address nor the id of a key"}) };
+        let quotas = match (&who, &self.door) {
+            (Who::Key(id), Some(door)) => door.quota(id),
+            (Who::Key(_), None) => None,
+            (Who::Peer(_), _) => Some(Vec::new()),
+        };
+        let Some(quotas) = quotas else { return json!({"error": "there is no key of this id"}) };
+        let client = limiter.who(&who, &quotas);
+        let reached = !reset || limiter.reset(&client).await;
+        let mut picture = limiter.picture(&client).await;
+        picture["reached"] = reached.into();
+        picture
     }
 
     /// The chat behind it.

@@ -33,8 +33,20 @@ pub struct Client {
 }
 
 impl Client {
-    fn identity(&self) -> &[u8] {
+    pub(super) fn identity(&self) -> &[u8] {
         &self.identity[..self.length]
+    }
+
+    pub(super) fn hash(&self) -> Hash {
+        self.hash
+    }
+
+    pub(super) fn own(&self) -> Option<usize> {
+        self.own
+    }
+
+    pub(super) fn is_exempt(&self) -> bool {
+        self.exempt
     }
 }
 
@@ -50,6 +62,19 @@ impl Limiter {
         let scripts = || shared.rules.routes.iter().map(|route| Script::new(&route.limits)).collect();
         let remote = plan.redis.clone().map(|target| Remote::new(target, plan.redis_key.clone(), shared));
         Limiter { shared, remote: remote.map(|remote| (Arc::new(remote), scripts())) }
+    }
+
+    /// One that never asks Redis.
+    pub fn of_memory(shared: Shared) -> Limiter {
+        Limiter { shared, remote: None }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(super) fn remote(&self) -> Option<&Remote> {
+        self.remote.as_ref().map(|(remote, _)| &**remote)
     }
 
     /// Keeps the connection to Redis, for ever; without Redis it never wakes. To be spawned once on the runtime that
@@ -136,19 +161,22 @@ impl Limiter {
         Some(verdict)
     }
 
-    /// How every limit of `endpoint` stands here, without counting: for the operator.
-    pub fn standing(&self, client: &Client, endpoint: Endpoint, now_ms: u64) -> Verdict {
-        let (now, (_, route)) = (Now::at(now_ms), self.route(client, endpoint));
-        let standings = self.shared.table.standings(client.hash, &route.limits, now);
-        Verdict { standings, ..self.verdict(route, Source::Table, now) }
-    }
-
-    /// Forgets a client's counts here and, where it can be reached, in Redis; false when it could not.
-    pub async fn reset(&self, client: &Client) -> bool {
+    /// Forgets a client's counts in the shared memory: what was refused, too.
+    pub fn reset_here(&self, client: &Client) {
         let now = Now::at(clock::monotonic_ms());
         for table in [self.shared.table, self.shared.carry] {
             table.take(client.hash, &self.shared.rules.all, now);
         }
+    }
+
+    /// Forgets a client's counts in Redis, if there is one, then here; false when Redis could not be reached.
+    pub async fn reset(&self, client: &Client) -> bool {
+        let done = self.reset_there(client).await;
+        self.reset_here(client);
+        done
+    }
+
+    async fn reset_there(&self, client: &Client) -> bool {
         match &self.remote {
             Some((remote, _)) => remote.forget(client.identity()).await.is_ok(),
             None => true,

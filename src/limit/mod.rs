@@ -9,6 +9,7 @@
 //! plan      what configuration asks for, compiled over the table's words
 //! quota     "10 per minute"            client   X-Forwarded-For, ranges, /64
 //! word      64 bits a limit            table    who owns a slot        tally   counting in it
+//! operator  show and reset a client
 //! shared    the memory file            script   the decision in Lua    verdict outcome and headers
 //! target    REDIS_URL                  wire     one server, sentinels, a cluster; in clear or by TLS
 //! ```
@@ -20,6 +21,7 @@
 pub mod breaker;
 pub mod client;
 pub mod limiter;
+pub mod operator;
 pub mod plan;
 pub mod quota;
 pub mod remote;

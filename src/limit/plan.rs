@@ -261,6 +261,11 @@ impl Route {
         Route::over(quotas.iter().filter_map(limit).collect())
     }
 
+    /// The limits with the names of their policies.
+    pub fn named(&self) -> impl Iterator<Item = (&Limit, &str)> {
+        self.limits.iter().zip(self.policies.iter().map(|policy| policy.name.as_str()))
+    }
+
     fn over(limits: Vec<Limit>) -> Route {
         let policies: Vec<Policy> = limits.iter().map(|limit| Policy::new(limit, prefix(limit.id))).collect();
         let policy = policy_header(&policies);

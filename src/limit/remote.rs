@@ -8,7 +8,7 @@
 //! Nothing is tried twice: a call that timed out may have counted. The crate's own reconnecting and script loading are
 //! not used: it would not leave a master that became a replica, and loads scripts with a command that proxies block.
 
-use super::script::Script;
+use super::script::{Record, Script, records};
 use super::shared::{Shared, Word};
 use super::tally::Standings;
 use super::target::Target;
@@ -106,6 +106,28 @@ impl Remote {
         let limit = Duration::from_millis(CONNECT_MS_MAX);
         timeout(limit, live.wire.send(&forget)).await.map_err(|_| Fault::Late)??;
         Ok(())
+    }
+
+    /// A client's records whose windows are under way, each with its milliseconds until the end.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn look(&self, identity: &[u8]) -> Result<Vec<(Record, u64)>, Fault> {
+        let Some(mut live) = self.live() else { return Err(Fault::Away) };
+        let mut read = cmd("GET");
+        read.arg(key_of(live.secret, identity));
+        let looking = async {
+            let value = live.wire.send(&read).await?;
+            let now_ms = match live.wire.send(&cmd("TIME")).await? {
+                Value::Array(parts) => epoch_ms(&parts).ok_or((ErrorKind::UnexpectedReturnType, "no time"))?,
+                _ => return Err((ErrorKind::UnexpectedReturnType, "no time").into()),
+            };
+            let Value::BulkString(value) = value else { return Ok(Vec::new()) };
+            let under_way = |record: Record| record.reset_ms(now_ms).map(|reset_ms| (record, reset_ms));
+            Ok(records(&value).filter_map(under_way).collect())
+        };
+        let limit = Duration::from_millis(CONNECT_MS_MAX);
+        timeout(limit, looking).await.map_err(|_| Fault::Late)?.map_err(Fault::Error)
     }
 
     /// True while there is a connection.
@@ -211,12 +233,7 @@ impl Remote {
 }
 
 /// One trip; two when Redis does not know the script.
-async fn ask(
-    wire: &mut Wire,
-    script: &Script,
-    key: &str,
-    mending: &[u8],
-) -> RedisResult<(bool, Standings)> {
+async fn ask(wire: &mut Wire, script: &Script, key: &str, mending: &[u8]) -> RedisResult<(bool, Standings)> {
     let value = match wire.send(&call("EVALSHA", script.sha(), key, mending)).await {
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
             wire.send(&call("EVAL", script.text(), key, mending)).await?
@@ -255,6 +272,15 @@ async fn hello(wire: &mut Wire) -> RedisResult<Vec<u8>> {
         Value::BulkString(seed) if !seed.is_empty() => Ok(seed),
         _ => Err((ErrorKind::UnexpectedReturnType, "no seed").into()),
     }
+}
+
+/// What `TIME` says.
+fn epoch_ms(parts: &[Value]) -> Option<u64> {
+    let mut numbers = parts.iter().map(|part| match part {
+        Value::BulkString(digits) => std::str::from_utf8(digits).ok()?.parse::<u64>().ok(),
+        _ => None,
+    });
+    Some(numbers.next()?? * 1000 + numbers.next()?? / 1000)
 }
 
 /// Errors after which this connection is of no use: it is broken, or leads to a server that will not count.

@@ -2,8 +2,8 @@
 
 use super::plan::{Endpoint, Fallback, Plan};
 use super::quota;
-use super::testing::{Server, admitted, machine, plan, port, someone, unconnected, until};
 use super::shared::Word;
+use super::testing::{Server, admitted, machine, plan, port, someone, unconnected, until};
 use super::verdict::{Outcome, Source};
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering::SeqCst;

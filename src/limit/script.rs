@@ -67,6 +67,34 @@ impl Script {
     }
 }
 
+/// What Redis holds of one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The limit's id.
+    pub id: u32,
+    /// Redis's clock when the window began, milliseconds since 1970.
+    pub start_ms: u64,
+    /// Admitted in it.
+    pub count: u32,
+}
+
+impl Record {
+    /// Milliseconds until its window ends; `None` when that is over.
+    pub fn reset_ms(&self, now_ms: u64) -> Option<u64> {
+        let window_ms = u64::from(self.id & 0x00ff_ffff) * 1000;
+        (self.start_ms.min(now_ms) + window_ms).checked_sub(now_ms).filter(|left_ms| *left_ms > 0)
+    }
+}
+
+/// Reads a client's value.
+pub fn records(value: &[u8]) -> impl Iterator<Item = Record> {
+    value.chunks_exact(RECORD_BYTES).map(|record| Record {
+        id: number(&record[..4]) as u32,
+        start_ms: number(&record[4..10]),
+        count: number(&record[10..]) as u32,
+    })
+}
+
 /// Mending as the script reads it. `force` puts windows back that Redis has lost altogether.
 pub fn mending(force: bool, mends: &[Mend]) -> Vec<u8> {
     let mut bytes = vec![u8::from(force)];

@@ -36,8 +36,7 @@ impl Server {
     /// With more settings than its socket; `DIR` in them is its directory.
     pub fn start_with(settings: &[&str]) -> Server {
         let dir = place();
-        let settings: Vec<String> =
-            settings.iter().map(|word| word.replace("DIR", dir.to_str().unwrap())).collect();
+        let settings: Vec<String> = settings.iter().map(|word| word.replace("DIR", dir.to_str().unwrap())).collect();
         Server { child: Server::spawn(&dir, &settings), dir, settings }
     }
 

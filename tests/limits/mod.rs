@@ -1,6 +1,67 @@
 //! Limits hold over all workers.
 
-use crate::support::{Connection, Server, Upstream, Way};
+mod counts;
+mod deaths;
+mod headers;
+mod operator;
+mod parity;
+mod storms;
+
+use crate::support::{Answer, Connection, Server, Upstream, Way};
+
+/// A request that costs a unit and nothing else, by a client behind the proxy that the test is.
+fn unit(client: &str) -> String {
+    format!("GET /api/nothing HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: {client}\r\n\r\n")
+}
+
+/// The answer to one.
+fn ask(server: &Server, client: &str) -> Answer {
+    let mut connection = server.connect();
+    connection.send(unit(client)).unwrap();
+    connection.answer().unwrap()
+}
+
+/// Statuses of `requests` at once, each on its own connection to one of `addresses` in turn. All connections stand
+/// before the first request goes out. A request that comes to nothing is 0.
+fn storm(addresses: &[&str], requests: usize, request: &str) -> Vec<u16> {
+    const THREADS: usize = 8;
+    let barrier = std::sync::Barrier::new(THREADS);
+    std::thread::scope(|scope| {
+        let part = |number: usize| {
+            let mine: Vec<&str> = (number..requests).step_by(THREADS).map(|n| addresses[n % addresses.len()]).collect();
+            let mut open: Vec<_> = mine.iter().map(|address| Connection::try_open(address).ok()).collect();
+            barrier.wait();
+            for connection in open.iter_mut().flatten() {
+                let _ = connection.send(request);
+            }
+            let answer = |open: &mut Option<Connection>| open.as_mut()?.answer().ok().map(|answer| answer.status);
+            open.iter_mut().map(|open| answer(open).unwrap_or(0)).collect::<Vec<_>>()
+        };
+        let parts: Vec<_> = (0..THREADS).map(|number| scope.spawn(move || part(number))).collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
+    })
+}
+
+fn count(statuses: &[u16], status: u16) -> usize {
+    statuses.iter().filter(|seen| **seen == status).count()
+}
+
+/// How a client stands, as the operator is told.
+fn standing(server: &Server, client: &str) -> serde_json::Value {
+    let output = server.order(&["limits", "show", client, "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What is used of one limit.
+fn used(standing: &serde_json::Value, limit: &str) -> u64 {
+    let limits = standing["limits"].as_array().unwrap();
+    limits.iter().find(|known| known["name"] == limit).unwrap()["count"].as_u64().unwrap()
+}
+
+fn long() -> bool {
+    std::env::var_os("CHATCORN_TEST_LONG").is_some()
+}
 
 const HELLO: &str = r#"{"message":"hello","session_id":"s"}"#;
 
