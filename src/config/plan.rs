@@ -313,6 +313,8 @@ fn limits(values: &mut Values<'_>) -> Option<limit::Plan> {
         chat,
         initialize,
         auth: Vec::new(),
+        tokens: values
+            .parsed("rate_limit_tokens", |text| limit::quota::parse_tokens(text).map_err(|error| error.to_string())),
         keys: Vec::new(),
         mode: match values.word("rate_limit_endpoint_mode").as_deref() {
             Some("replace") => limit::Mode::Replace,

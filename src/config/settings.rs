@@ -118,6 +118,7 @@ pub const SETTINGS: &[Setting] = &[
     one(LIMITS, "rate_limit_default", "RATE_LIMIT_DEFAULT", "", Text, "200 per day;50 per hour;10 per minute", "quotas of each client"),
     one(LIMITS, "rate_limit_chat", "RATE_LIMIT_CHAT", "", Text, "10 per minute", "quotas of /api/chat, besides"),
     one(LIMITS, "rate_limit_initialize", "RATE_LIMIT_INITIALIZE", "", Text, "5 per minute", "quotas of /api/initialize, besides"),
+    one(LIMITS, "rate_limit_tokens", "RATE_LIMIT_TOKENS", "", Text, "", "budgets of each client's tokens, prompt and reply: \"20000 per day\""),
     one(LIMITS, "rate_limit_auth", "RATE_LIMIT_AUTH", "", Text, "10 per minute", "quotas of an address's attempts with a missing or wrong API key"),
     one(LIMITS, "rate_limit_endpoint_mode", "RATE_LIMIT_ENDPOINT_MODE", "", OneOf(&["add", "replace"]), "add", "whether an endpoint's quotas hold besides the client's or in their place"),
     one(LIMITS, "rate_limit_fallback", "RATE_LIMIT_FALLBACK", "", Text, "local", "who decides while Redis is away: local, divide:MACHINES, open, closed"),

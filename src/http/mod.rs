@@ -27,6 +27,7 @@ mod openapi;
 pub mod page;
 pub mod proxy;
 pub mod route;
+mod spend;
 mod status;
 pub mod strict;
 pub mod tls;
@@ -38,7 +39,7 @@ use crate::chat::session::Principal;
 use crate::chat::upstream::Call;
 use crate::chat::{Chat, Delta};
 use crate::limit::operator::Who;
-use crate::limit::{Endpoint, Identity, Limiter, Outcome, Peer, Trusted, Verdict};
+use crate::limit::{Client, Endpoint, Identity, Limiter, Outcome, Peer, Trusted, Verdict};
 use crate::listener::Purpose;
 use crate::log::{self, Security};
 use crate::sys::clock;
@@ -56,6 +57,7 @@ use ids::Ids;
 use leaving::Leaving;
 use route::{Miss, Route};
 use serde_json::{Value, json};
+use spend::Spend;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,6 +103,16 @@ pub struct App {
     slot: usize,
     board: Board,
     leaving: Arc<Leaving>,
+}
+
+impl Context<'_> {
+    /// Who pays.
+    fn counted(&self, limiter: &Limiter) -> Client {
+        match &self.caller {
+            Some(caller) => limiter.key(caller.id.as_bytes(), &caller.quota),
+            None => limiter.client(Identity::Peer(self.client)),
+        }
+    }
 }
 
 type Answer = Result<Response<Body>, Fault>;
@@ -214,6 +226,7 @@ impl App {
         if let Some(verdict) = &verdict {
             verdict.headers(headers);
         }
+        spend::headers(&access, headers);
         headers.insert(REQUEST_ID, access.id().header());
         if self.leaving.closing() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -286,10 +299,7 @@ impl App {
         verdict: &mut Option<Verdict>,
     ) -> Result<(), Fault> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
-        let client = match &context.caller {
-            Some(caller) => limiter.key(caller.id.as_bytes(), &caller.quota),
-            None => limiter.client(Identity::Peer(context.client)),
-        };
+        let client = context.counted(limiter);
         let made = match limiter.check_now(&client, endpoint, clock::monotonic_ms()) {
             Some(made) => made,
             None => Box::pin(limiter.check(&client, endpoint)).await,
@@ -318,15 +328,16 @@ impl App {
         let bytes = self.read(body, &mut context).await?;
         let ask = Ask::parse(&bytes)?;
         let streamed = ask.stream;
+        let mut spend = self.spend(ask.prompt_bytes(), self.chat.tokens_max(), &mut context).await?;
         let mut turn = self.chat.open(ask, principal(&context), self.call(&context)).await?;
         if streamed {
             let headers = self.headers.base(Base::Events, context.origin);
             let until = self.deadline(&context);
-            return Ok(with(StatusCode::OK, headers, events::start(turn, context.access.id().clone(), until)));
+            return Ok(with(StatusCode::OK, headers, events::start(turn, context.access.id().clone(), until, spend)));
         }
         let id = context.access.id().text().to_owned();
         loop {
-            if let Delta::Done(reply) = turn.next(&id).await? {
+            if let Delta::Done(reply) = spent(&mut spend, turn.next(&id).await?) {
                 let json = serde_json::to_vec(&reply).map_err(|error| internal().inside(error))?;
                 return Ok(self.ok(Base::Api, &context, json.into()));
             }
@@ -493,6 +504,15 @@ fn admit(verdict: &Verdict, client: Peer) -> Result<(), Fault> {
             Err(Fault::rate_limited(limit, verdict.retry_after_s().unwrap_or(1)))
         }
     }
+}
+
+/// Notes what came in a call's account.
+fn spent(spend: &mut Spend, delta: Delta) -> Delta {
+    match &delta {
+        Delta::Text(_) => spend.piece(),
+        Delta::Done(reply) => spend.told(reply.performance.tokens_used),
+    }
+    delta
 }
 
 /// What a security reviewer wants to see.

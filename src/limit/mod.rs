@@ -9,6 +9,7 @@
 //! plan      what configuration asks for, compiled over the table's words
 //! quota     "10 per minute"            client   X-Forwarded-For, ranges, /64
 //! word      64 bits a limit            table    who owns a slot        tally   counting in it
+//! budget    tokens, reserved and settled
 //! operator  show and reset a client
 //! shared    the memory file            script   the decision in Lua    verdict outcome and headers
 //! target    REDIS_URL                  wire     one server, sentinels, a cluster; in clear or by TLS
@@ -19,6 +20,7 @@
 //! Deliberately absent: locks between processes, a clock of one's own, retries.
 
 pub mod breaker;
+pub mod budget;
 pub mod client;
 pub mod limiter;
 pub mod operator;
@@ -41,6 +43,8 @@ pub use shared::Shared;
 pub use target::Target;
 pub use verdict::{Outcome, Verdict};
 
+#[cfg(test)]
+mod budget_tests;
 #[cfg(test)]
 mod remote_tests;
 #[cfg(test)]

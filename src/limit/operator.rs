@@ -101,11 +101,11 @@ impl Limiter {
 
     fn routes_of(&self, client: &Client) -> impl Iterator<Item = &'static Route> {
         let rules = self.shared().rules;
-        let routes = match client.own() {
+        let requests = match client.own() {
             Some(own) => &rules.routes[own..=own],
             None => &rules.routes[..=Endpoint::Auth as usize],
         };
-        routes.iter()
+        requests.iter().chain([&rules.tokens])
     }
 }
 

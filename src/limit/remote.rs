@@ -8,7 +8,7 @@
 //! Nothing is tried twice: a call that timed out may have counted. The crate's own reconnecting and script loading are
 //! not used: it would not leave a master that became a replica, and loads scripts with a command that proxies block.
 
-use super::script::{Record, Script, records};
+use super::script::{Record, SETTLE, Script, records};
 use super::shared::{Shared, Word};
 use super::tally::Standings;
 use super::target::Target;
@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
 /// Redis has so long for an answer.
@@ -49,6 +50,7 @@ pub struct Remote {
     live: Mutex<Option<Live>>,
     is_up: AtomicBool,
     lost: Notify,
+    settle: redis::Script,
 }
 
 /// Why Redis gave no decision.
@@ -71,23 +73,50 @@ impl From<RedisError> for Fault {
 impl Remote {
     /// Redis at `target`; nothing is connected before [`Remote::keep`] runs.
     pub fn new(target: Target, key: Option<Vec<u8>>, shared: Shared) -> Remote {
-        Remote { target, key, shared, live: Mutex::new(None), is_up: AtomicBool::new(false), lost: Notify::new() }
+        let (live, is_up, lost) = (Mutex::new(None), AtomicBool::new(false), Notify::new());
+        Remote { target, key, shared, live, is_up, lost, settle: redis::Script::new(SETTLE) }
     }
 
-    /// Asks Redis. `mending` is empty, or what [`super::script::mending`] made.
+    /// Asks Redis. `cost` is told to a script that reserves; `mending` is empty, or what [`super::script::mending`] made.
     ///
     /// # Errors
     /// See [`Fault`]; it has been counted against the breaker.
-    pub async fn decide(&self, identity: &[u8], script: &Script, mending: &[u8]) -> Result<(bool, Standings), Fault> {
+    pub async fn decide(
+        &self,
+        identity: &[u8],
+        script: &Script,
+        cost: Option<u32>,
+        mending: &[u8],
+    ) -> Result<(bool, Standings), Fault> {
         let Some(mut live) = self.live() else { return Err(Fault::Away) };
         self.shared.word(Word::Calls).fetch_add(1, SeqCst);
         let key = key_of(live.secret, identity);
-        let asked = timeout(Duration::from_millis(ANSWER_MS_MAX), ask(&mut live.wire, script, &key, mending)).await;
+        let asking = async {
+            match ask(&mut live.wire, (script.sha(), script.text()), &key, (cost, mending)).await? {
+                Value::BulkString(bytes) => script.reply(&bytes).ok_or_else(no_decision),
+                _ => Err(no_decision()),
+            }
+        };
+        self.answered(timeout(Duration::from_millis(ANSWER_MS_MAX), asking).await, live.number)
+    }
+
+    /// Puts other counts in the place of reserved ones; `settling` is what [`super::script::settling`] made.
+    ///
+    /// # Errors
+    /// See [`Fault`]; it has been counted against the breaker.
+    pub async fn settle(&self, identity: &[u8], settling: &[u8]) -> Result<(), Fault> {
+        let Some(mut live) = self.live() else { return Err(Fault::Away) };
+        let key = key_of(live.secret, identity);
+        let asking = ask(&mut live.wire, (self.settle.get_hash(), SETTLE), &key, (None, settling));
+        self.answered(timeout(Duration::from_millis(ANSWER_MS_MAX), asking).await, live.number).map(drop)
+    }
+
+    fn answered<T>(&self, asked: Result<RedisResult<T>, Elapsed>, number: u64) -> Result<T, Fault> {
         match asked {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => {
                 if leaves(&error) {
-                    self.drop_live(live.number);
+                    self.drop_live(number);
                 }
                 Err(self.failed(Fault::Error(error)))
             }
@@ -233,25 +262,32 @@ impl Remote {
 }
 
 /// One trip; two when Redis does not know the script.
-async fn ask(wire: &mut Wire, script: &Script, key: &str, mending: &[u8]) -> RedisResult<(bool, Standings)> {
-    let value = match wire.send(&call("EVALSHA", script.sha(), key, mending)).await {
+async fn ask(
+    wire: &mut Wire,
+    (sha, text): (&str, &str),
+    key: &str,
+    arguments: (Option<u32>, &[u8]),
+) -> RedisResult<Value> {
+    match wire.send(&call("EVALSHA", sha, key, arguments)).await {
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-            wire.send(&call("EVAL", script.text(), key, mending)).await?
+            wire.send(&call("EVAL", text, key, arguments)).await
         }
-        other => other?,
-    };
-    let reply = match &value {
-        Value::BulkString(bytes) => script.reply(bytes),
-        _ => None,
-    };
-    reply.ok_or_else(|| RedisError::from((ErrorKind::UnexpectedReturnType, "not a decision")))
+        other => other,
+    }
 }
 
-fn call(name: &str, script: &str, key: &str, mending: &[u8]) -> Cmd {
+fn no_decision() -> RedisError {
+    RedisError::from((ErrorKind::UnexpectedReturnType, "not a decision"))
+}
+
+fn call(name: &str, script: &str, key: &str, (cost, bytes): (Option<u32>, &[u8])) -> Cmd {
     let mut call = cmd(name);
     call.arg(script).arg(1).arg(key);
-    if !mending.is_empty() {
-        call.arg(mending);
+    if let Some(cost) = cost {
+        call.arg(cost);
+    }
+    if !bytes.is_empty() {
+        call.arg(bytes);
     }
     call
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! value   one record a limit: id u32 (scope, window in seconds) | start_ms u48 | count u32, big-endian
 //!         client-wide limits first; records of limits that this script does not know stay, until their window is over
-//! ARGV    nothing, or mending: force u8, then for each limit: extra u32 | floor u32 | age_ms u48
+//! ARGV    of a budget's script first the cost; then nothing, or mending: force u8, then for each limit: extra u32 | floor u32 | age_ms u48
 //! reply   admitted u8, then for each limit: count u32 | reset_ms u48
 //! ```
 //!
@@ -24,6 +24,40 @@ pub struct Script {
     limits: usize,
 }
 
+/// How a script knows what a request costs, and where its mending stands.
+struct Cost {
+    units: &'static str,
+    mending: &'static str,
+}
+
+const ONE: Cost = Cost { units: "1", mending: "ARGV[1]" };
+const TOLD: Cost = Cost { units: "tonumber(ARGV[1])", mending: "ARGV[2]" };
+
+/// Puts other counts in the place of what was reserved: KEYS[1] the client; ARGV[1] for each limit: id u32 |
+/// milliseconds since its window began u48 | units to add u32 | units to take u32. Windows that are over are let be.
+pub const SETTLE: &str = "local v=redis.call('GET',KEYS[1])
+if not v then return 0 end
+local t=redis.call('TIME')
+local now=t[1]*1000+math.floor(t[2]/1000)
+local out={}
+for p=1,#v-13,14 do
+local i,s,c=struct.unpack('>I4I6I4',v,p)
+local w=(i%16777216)*1000
+for q=1,#ARGV[1]-17,18 do
+local id,age,plus,minus=struct.unpack('>I4I6I4I4',ARGV[1],q)
+if id==i and now<s+w and math.abs(s-(now-age))<=math.min(w/2,2000) then c=math.min(math.max(c-minus,0)+plus,4294967295) end
+end
+out[#out+1]=struct.pack('>I4I6I4',i,s,c)
+end
+redis.call('SET',KEYS[1],table.concat(out),'KEEPTTL')
+return 1";
+
+/// What [`SETTLE`] is told of one limit.
+pub fn settling(limit: &Limit, age_ms: u64, plus: u32, minus: u32) -> Vec<u8> {
+    let age = &age_ms.to_be_bytes()[2..];
+    [&limit.id.to_be_bytes()[..], age, &plus.to_be_bytes(), &minus.to_be_bytes()].concat()
+}
+
 /// What this machine knows better about one limit than Redis may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mend {
@@ -38,7 +72,16 @@ pub struct Mend {
 impl Script {
     /// The script that decides about `limits` and answers in their order.
     pub fn new(limits: &[Limit]) -> Script {
-        let text = source(limits);
+        Script::of(limits, &ONE)
+    }
+
+    /// The script that reserves a number of units, told with the call, in all of `limits`.
+    pub fn reserving(limits: &[Limit]) -> Script {
+        Script::of(limits, &TOLD)
+    }
+
+    fn of(limits: &[Limit], cost: &Cost) -> Script {
+        let text = source(limits, cost);
         Script { inner: redis::Script::new(&text), text, limits: limits.len() }
     }
 
@@ -111,11 +154,11 @@ fn number(bytes: &[u8]) -> u64 {
 }
 
 /// The text. `s1` and `c1` are start and count of the first limit in the order of the reply, and so on.
-fn source(limits: &[Limit]) -> String {
+fn source(limits: &[Limit], cost: &Cost) -> String {
     let told: Vec<(usize, &Limit)> = limits.iter().enumerate().map(|(number, limit)| (number + 1, limit)).collect();
     let mut stored = told.clone();
     stored.sort_by_key(|(_, limit)| !client_wide(limit));
-    [read(&told, &stored), roll(&told), mend(&told), decide(&told, &stored), reply(&told)].join("\n")
+    [read(&told, &stored), roll(&told), mend(&told, cost), decide(&told, &stored, cost), reply(&told)].join("\n")
 }
 
 fn each(limits: &[(usize, &Limit)], between: &str, part: impl Fn(usize, &Limit) -> String) -> String {
@@ -161,16 +204,17 @@ fn roll(told: &[(usize, &Limit)]) -> String {
 }
 
 /// `p` is where the limit's part of ARGV begins, `n` its count, `w` its window.
-fn mend(told: &[(usize, &Limit)]) -> String {
+fn mend(told: &[(usize, &Limit)], cost: &Cost) -> String {
+    let argument = cost.mending;
     let calls = each(told, "\n", |n, limit| {
         let at = 2 + (n - 1) * MEND_BYTES;
         format!("s{n},c{n}=mend({at},s{n},c{n},{},{})", limit.count, limit.window_ms)
     });
     format!(
-        "if ARGV[1] then
-local force=string.byte(ARGV[1])==1
+        "if {argument} then
+local force=string.byte({argument})==1
 local function mend(p,s,c,n,w)
-local e,f,g=struct.unpack('>I4I4I6',ARGV[1],p)
+local e,f,g=struct.unpack('>I4I4I6',{argument},p)
 if (e==0 and f==0) or g>=w then return s,c end
 local from=now-g
 if c==0 then
@@ -187,11 +231,11 @@ end"
 }
 
 /// Counts if every limit has room, and writes the records with the expiry of the one that lasts longest.
-fn decide(told: &[(usize, &Limit)], stored: &[(usize, &Limit)]) -> String {
+fn decide(told: &[(usize, &Limit)], stored: &[(usize, &Limit)], cost: &Cost) -> String {
     format!(
-        "local ok=0
+        "local ok,k=0,{units}
 if {room} then ok=1 {bump} end
-if ok==1 or ARGV[1] then
+if ok==1 or {argument} then
 local till=math.max({ends})
 if #tail>0 then
 local keep={{}}
@@ -204,8 +248,10 @@ tail=table.concat(keep)
 end
 if till>now then redis.call('SET',KEYS[1],struct.pack('>{format}',{packed})..tail,'PXAT',string.format('%.0f',till)) end
 end",
-        room = each(told, " and ", |n, limit| format!("c{n}<{}", limit.count)),
-        bump = each(told, " ", |n, _| format!("c{n}=c{n}+1")),
+        units = cost.units,
+        argument = cost.mending,
+        room = each(told, " and ", |n, limit| format!("c{n}+k<={}", limit.count)),
+        bump = each(told, " ", |n, _| format!("c{n}=c{n}+k")),
         ends = each(told, ",", |n, limit| format!("c{n}>0 and s{n}+{} or 0", limit.window_ms)),
         format = "I4I6I4".repeat(told.len()),
         packed = each(stored, ",", |n, limit| format!("{},s{n},c{n}", limit.id)),

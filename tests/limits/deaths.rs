@@ -166,11 +166,11 @@ fn a_server_that_starts_without_redis_serves_warns_and_counts() {
     let url = redis.url();
     redis.kill();
     let server = Server::start_with(&[("REDIS_URL", &url), ("RATE_LIMIT_DEFAULT", "5/hour")], &[]);
-    server.expect_that("the warning", |event| event.to_string().contains("rate_limit_store_lost"));
+    until("the warning", || server.text().contains("rate_limit_store_lost"));
     let told: Vec<u16> = (0..4).map(|_| ask(&server, CLIENT).status).collect();
     assert_eq!(told, [404; 4]);
     redis.restart();
-    server.expect_that("the word that it is back", |event| event.to_string().contains("rate_limit_store_back"));
+    until("the word that it is back", || server.text().contains("rate_limit_store_back"));
     until("Redis decides again", || standing(&server, "192.0.2.1")["store"] == "redis");
     let told: Vec<u16> = (0..3).map(|_| ask(&server, CLIENT).status).collect();
     assert_eq!(told, [404, 429, 429]);

@@ -10,7 +10,7 @@ const FLASK: &str = r#"
 from flask import Flask
 from flask_limiter import Limiter
 app = Flask(__name__)
-limiter = Limiter(lambda: "one", app=app, default_limits=["7 per 5 seconds", "4 per 2 seconds"], storage_uri="memory://")
+limiter = Limiter(lambda: "one", app=app, default_limits=["4 per 2 seconds", "7 per 5 seconds"], storage_uri="memory://")
 @app.route("/api/context/mode")
 def mode():
     return "ok"
