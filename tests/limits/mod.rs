@@ -6,6 +6,7 @@ mod headers;
 mod operator;
 mod parity;
 mod storms;
+mod tokens;
 
 use crate::support::{Answer, Connection, Server, Upstream, Way};
 
