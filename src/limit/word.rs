@@ -100,7 +100,7 @@ impl Limit {
 
     /// What its word can count to.
     pub fn count_full(&self) -> u32 {
-        ((1 << self.layout().count_bits) - 1) as u32
+        ((1u64 << self.layout().count_bits) - 1) as u32
     }
 
     /// What `word` holds for the owner `print`, if its window is still under way.
