@@ -32,18 +32,12 @@ async fn pump(mut turn: Turn, sender: &Sender<Bytes>, id: &str, mut spend: Spend
         let next = tokio::select! {
             biased;
             () = sender.closed() => return,
-            next = timeout(KEEP_ALIVE, turn.next(id)) => next,
+            next = timeout(KEEP_ALIVE, turn.next(id)) => next.map(|next| next.map(|delta| spend.passes(delta))),
         };
         let (event, last) = match next {
             Err(_) => (Bytes::from_static(b": keep-alive\n\n"), false),
-            Ok(Ok(Delta::Text(delta))) => {
-                spend.piece();
-                (event("", &DeltaEvent { delta: &delta }), false)
-            }
-            Ok(Ok(Delta::Done(reply))) => {
-                spend.told(reply.performance.tokens_used);
-                (event("done", &reply), true)
-            }
+            Ok(Ok(Delta::Text(delta))) => (event("", &DeltaEvent { delta: &delta }), false),
+            Ok(Ok(Delta::Done(reply))) => (event("done", &reply), true),
             Ok(Err(error)) => (failure(error, id), true),
         };
         if sender.send(event).await.is_err() || last {

@@ -10,6 +10,8 @@
 //! Deliberately absent: a router library (there are seven endpoints), and any state that outlives the worker.
 
 pub mod access;
+mod admission;
+mod api;
 pub mod auth;
 pub mod body;
 pub mod connection;
@@ -25,6 +27,7 @@ pub mod leaving;
 pub mod metrics;
 mod openapi;
 pub mod page;
+mod probes;
 pub mod proxy;
 pub mod route;
 mod spend;
@@ -34,30 +37,27 @@ pub mod tls;
 mod v1;
 
 use crate::board::{Board, Lane, tally};
-use crate::chat::ask::{Ask, ModeChange, check_session_id};
+use crate::chat::Chat;
 use crate::chat::session::Principal;
 use crate::chat::upstream::Call;
-use crate::chat::{Chat, Delta};
-use crate::limit::operator::Who;
-use crate::limit::{Client, Endpoint, Identity, Limiter, Outcome, Peer, Trusted, Verdict};
+use crate::limit::{Limiter, Peer, Trusted, Verdict};
 use crate::listener::Purpose;
 use crate::log::{self, Security};
 use crate::sys::clock;
 use access::Access;
-use auth::{Caller, Denied, Door};
+use admission::limited;
+use auth::{Caller, Door};
 use body::{Body, Intake};
 use bytes::Bytes;
 use connection::Connections;
 use fault::{Code, Fault, Shape};
 use headers::{Base, Headers, REQUEST_ID};
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ids::Ids;
 use leaving::Leaving;
 use route::{Miss, Route};
-use serde_json::{Value, json};
-use spend::Spend;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,16 +103,6 @@ pub struct App {
     slot: usize,
     board: Board,
     leaving: Arc<Leaving>,
-}
-
-impl Context<'_> {
-    /// Who pays.
-    fn counted(&self, limiter: &Limiter) -> Client {
-        match &self.caller {
-            Some(caller) => limiter.key(caller.id.as_bytes(), &caller.quota),
-            None => limiter.client(Identity::Peer(self.client)),
-        }
-    }
 }
 
 type Answer = Result<Response<Body>, Fault>;
@@ -175,23 +165,6 @@ impl App {
         self.door.as_ref()
     }
 
-    /// How a client, by its address or its key's id, stands in its limits, for the operator; `error` says why not.
-    pub async fn limits_of(&self, text: &str, reset: bool) -> Value {
-        let Some(limiter) = &self.limiter else { return json!({"error": "rate limiting is off"}) };
-        let Some(who) = Who::parse(text) else { return json!({"error": "neither an address nor the id of a key"}) };
-        let quotas = match (&who, &self.door) {
-            (Who::Key(id), Some(door)) => door.quota(id),
-            (Who::Key(_), None) => None,
-            (Who::Peer(_), _) => Some(Vec::new()),
-        };
-        let Some(quotas) = quotas else { return json!({"error": "there is no key of this id"}) };
-        let client = limiter.who(&who, &quotas);
-        let reached = !reset || limiter.reset(&client).await;
-        let mut picture = limiter.picture(&client).await;
-        picture["reached"] = reached.into();
-        picture
-    }
-
     /// The chat behind it.
     pub fn chat(&self) -> &Chat {
         &self.chat
@@ -241,7 +214,9 @@ impl App {
     /// What the operators' own address serves, and nothing else does.
     fn operate(&self, head: &http::request::Parts, context: &Context<'_>) -> Answer {
         let (kind, body) = match head.uri.path() {
-            "/metrics" => ("text/plain; version=0.0.4; charset=utf-8", metrics::text(self.board)),
+            "/metrics" => {
+                ("text/plain; version=0.0.4; charset=utf-8", metrics::text(self.board, self.limiter.as_ref()))
+            }
             "/status" => ("application/json", metrics::status(self.board).to_string()),
             _ => return Err(Fault::not_found()),
         };
@@ -289,81 +264,6 @@ impl App {
             Err(Miss::Path) => Err(Fault::not_found()),
             Err(Miss::Method(allow)) => Err(Fault::method_not_allowed(allow)),
         }
-    }
-
-    /// One unit of the caller's.
-    async fn count(
-        &self,
-        endpoint: Endpoint,
-        context: &mut Context<'_>,
-        verdict: &mut Option<Verdict>,
-    ) -> Result<(), Fault> {
-        let Some(limiter) = &self.limiter else { return Ok(()) };
-        let client = context.counted(limiter);
-        let made = match limiter.check_now(&client, endpoint, clock::monotonic_ms()) {
-            Some(made) => made,
-            None => Box::pin(limiter.check(&client, endpoint)).await,
-        };
-        context.access.verdict = word(made.outcome);
-        admit(verdict.insert(made), context.client)
-    }
-
-    /// A request without a good key: logged, and paid for by its address from a quota of its own.
-    async fn deny(&self, denied: Denied, context: &mut Context<'_>, verdict: &mut Option<Verdict>) -> Fault {
-        let (reason, key) = match &denied {
-            Denied::Missing => ("missing", ""),
-            Denied::Wrong => ("wrong", ""),
-            Denied::Ended(id) => ("expired or revoked", id.as_str()),
-        };
-        let fields = [("reason", reason), ("key_id", key), ("request_id", context.access.id().text())];
-        log::security(Security::AuthFailed, address(context.client), &fields);
-        match (self.count(Endpoint::Auth, context, verdict).await, denied) {
-            (Err(limited), _) => limited,
-            (Ok(()), Denied::Ended(_)) => Fault::forbidden(),
-            (Ok(()), _) => Fault::unauthorized(),
-        }
-    }
-
-    async fn converse(&self, body: Incoming, mut context: Context<'_>) -> Answer {
-        let bytes = self.read(body, &mut context).await?;
-        let ask = Ask::parse(&bytes)?;
-        let streamed = ask.stream;
-        let mut spend = self.spend(ask.prompt_bytes(), self.chat.tokens_max(), &mut context).await?;
-        let mut turn = self.chat.open(ask, principal(&context), self.call(&context)).await?;
-        if streamed {
-            let headers = self.headers.base(Base::Events, context.origin);
-            let until = self.deadline(&context);
-            return Ok(with(StatusCode::OK, headers, events::start(turn, context.access.id().clone(), until, spend)));
-        }
-        let id = context.access.id().text().to_owned();
-        loop {
-            if let Delta::Done(reply) = spent(&mut spend, turn.next(&id).await?) {
-                let json = serde_json::to_vec(&reply).map_err(|error| internal().inside(error))?;
-                return Ok(self.ok(Base::Api, &context, json.into()));
-            }
-        }
-    }
-
-    async fn initialize(&self, context: Context<'_>) -> Answer {
-        self.chat.warm(self.call(&context)).await?;
-        let body = json!({"success": true, "message": "The model is ready."});
-        Ok(self.ok(Base::Api, &context, body.to_string().into()))
-    }
-
-    async fn mode(&self, query: Option<&str>, context: Context<'_>) -> Answer {
-        let missing = || Fault::new(Code::InvalidRequest, "session_id is required, as in ?session_id=….");
-        let session_id = route::query_value(query, "session_id").ok_or_else(missing)?;
-        check_session_id(&session_id)?;
-        let mode = self.chat.mode(&session_id, principal(&context)).await?;
-        let body = json!({"success": true, "session_id": session_id, "context_mode": mode});
-        Ok(self.ok(Base::Api, &context, body.to_string().into()))
-    }
-
-    async fn set_mode(&self, body: Incoming, mut context: Context<'_>) -> Answer {
-        let change = ModeChange::parse(&self.read(body, &mut context).await?)?;
-        self.chat.set_mode(&change, principal(&context)).await?;
-        let body = json!({"success": true, "session_id": change.session_id, "context_mode": change.mode});
-        Ok(self.ok(Base::Api, &context, body.to_string().into()))
     }
 
     async fn read(&self, body: Incoming, context: &mut Context<'_>) -> Result<Bytes, Fault> {
@@ -434,18 +334,6 @@ impl App {
         with(fault.code.status(), headers, Body::whole(fault.body(id, shape)))
     }
 
-    /// Who asks: the peer, or the client behind proxies that are trusted.
-    fn client(&self, peer: Peer, headers: &HeaderMap) -> Peer {
-        let mut forwarded = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes).peekable();
-        // Most requests come without the header; what is left then is to unmap the address.
-        match forwarded.peek() {
-            None => crate::limit::client::resolve(peer, std::iter::empty(), &self.plan.trusted),
-            Some(_) => {
-                crate::limit::client::resolve(peer, forwarded.collect::<Vec<_>>().into_iter(), &self.plan.trusted)
-            }
-        }
-    }
-
     fn call(&self, context: &Context<'_>) -> Call {
         Call {
             request_id: context.access.id().header(),
@@ -459,64 +347,14 @@ impl App {
     }
 }
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-
-/// Whether a request costs a unit, and of what: everything below `/api/` and `/v1/` does, but health and preflights.
-fn limited(found: Result<Route, Miss>, path: &str) -> Option<Endpoint> {
-    match found {
-        Ok(
-            Route::Health
-            | Route::Live
-            | Route::Ready
-            | Route::Root
-            | Route::Page(_)
-            | Route::OpenApi
-            | Route::Preflight,
-        ) => None,
-        Ok(Route::Chat | Route::Completions) => Some(Endpoint::Chat),
-        Ok(Route::Initialize) => Some(Endpoint::Initialize),
-        Ok(Route::ModeGet | Route::ModeSet | Route::Models) => Some(Endpoint::Api),
-        Err(_) if path == "/api/health" => None,
-        Err(_) if path == "/api/chat" || path == "/v1/chat/completions" => Some(Endpoint::Chat),
-        Err(_) if path == "/api/initialize" => Some(Endpoint::Initialize),
-        Err(_) => (path.starts_with("/api/") || path.starts_with("/v1/")).then_some(Endpoint::Api),
-    }
-}
-
-fn word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Exempt => "exempt",
-        Outcome::Admitted => "admitted",
-        Outcome::Refused => "refused",
-        Outcome::WouldRefuse => "would_refuse",
-        Outcome::Unavailable => "unavailable",
-    }
-}
-
-fn admit(verdict: &Verdict, client: Peer) -> Result<(), Fault> {
-    let limit = || verdict.violated().collect::<Vec<_>>().join(", ");
-    match verdict.outcome {
-        Outcome::Exempt | Outcome::Admitted | Outcome::WouldRefuse => Ok(()),
-        Outcome::Unavailable => Err(Fault::new(Code::NotReady, "Requests cannot be counted now. Try again shortly.")),
-        Outcome::Refused => {
-            let limit = limit();
-            log::security(Security::RateLimited, address(client), &[("limit", &limit)]);
-            Err(Fault::rate_limited(limit, verdict.retry_after_s().unwrap_or(1)))
-        }
-    }
-}
-
-/// Notes what came in a call's account.
-fn spent(spend: &mut Spend, delta: Delta) -> Delta {
-    match &delta {
-        Delta::Text(_) => spend.piece(),
-        Delta::Done(reply) => spend.told(reply.performance.tokens_used),
-    }
-    delta
-}
-
 /// What a security reviewer wants to see.
 fn suspicious(fault: &Fault, client: Peer, id: &str) {
+    if matches!(fault.code.status().as_u16(), 400 | 404 | 405)
+        && address(client).is_some_and(|address| probes::PROBES.seen(address, clock::monotonic_ms()))
+    {
+        let count = probes::BURST.to_string();
+        log::security(Security::Probe, address(client), &[("count", &count), ("request_id", id)]);
+    }
     let what = match (fault.code, fault.code.status().as_u16()) {
         (Code::PayloadTooLarge, _) | (Code::Refused(_), 413 | 414 | 431) => Security::Oversize,
         (Code::Refused(_), 400 | 505) => Security::RequestRejected,

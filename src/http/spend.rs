@@ -4,8 +4,10 @@
 //! else by the guess at the prompt and the pieces that came. A call that ended before anything came took nothing.
 
 use super::access::Access;
+use super::admission::{admit, word};
 use super::fault::{Code, Fault};
-use super::{App, Context, admit};
+use super::{App, Context};
+use crate::chat::Delta;
 use crate::chat::wire::Usage;
 use crate::limit::budget::{Reservation, guess};
 use memchr::memmem;
@@ -44,7 +46,7 @@ impl App {
         let (verdict, reservation) = Box::pin(limiter.reserve(&client, tokens)).await;
         let told = admit(&verdict, context.client);
         if told.is_err() {
-            context.access.verdict = super::word(verdict.outcome);
+            context.access.verdict = word(verdict.outcome);
         }
         context.access.budget = Some(Box::new(verdict));
         told.map(|()| Spend { reservation, prompt, ..Spend::default() })
@@ -55,6 +57,15 @@ impl Spend {
     /// A piece of the reply came.
     pub fn piece(&mut self) {
         self.pieces = self.pieces.saturating_add(1);
+    }
+
+    /// What comes of a turn passes by.
+    pub fn passes(&mut self, delta: Delta) -> Delta {
+        match &delta {
+            Delta::Text(_) => self.piece(),
+            Delta::Done(reply) => self.told(reply.performance.tokens_used),
+        }
+        delta
     }
 
     /// The upstream told how many tokens the call took.

@@ -79,6 +79,11 @@ impl Limiter {
         Limiter { shared, remote: None }
     }
 
+    /// What happened so far, by all workers.
+    pub fn counts(&self) -> super::shared::Counts {
+        self.shared.counts()
+    }
+
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
     }

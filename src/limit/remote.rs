@@ -199,6 +199,7 @@ impl Remote {
         self.is_up.store(true, SeqCst);
         let breaker = self.shared.breaker();
         if breaker.close() {
+            self.shared.word(Word::Closed).fetch_add(1, SeqCst);
             tracing::info!(target: "security", event = "rate_limit_store_back", "Redis decides about rate limits again");
         }
         while self.is_up() && !breaker.is_open() {

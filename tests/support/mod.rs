@@ -6,6 +6,7 @@ mod footprint;
 mod load;
 mod redis;
 mod server;
+mod systemd;
 mod upstream;
 mod venv;
 
@@ -15,6 +16,7 @@ pub use footprint::Footprint;
 pub use load::Load;
 pub use redis::{Between, Manner, Redis, cluster, free_port};
 pub use server::{Server, lives, run};
+pub use systemd::{Systemd, activate};
 pub use upstream::{Upstream, Way};
 pub use venv::python_with;
 

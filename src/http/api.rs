@@ -1,0 +1,54 @@
+//! The endpoints below `/api/` that talk to the model or to a session.
+
+use super::fault::{Code, Fault};
+use super::headers::Base;
+use super::{Answer, App, Context, events, internal, principal, route, with};
+use crate::chat::Delta;
+use crate::chat::ask::{Ask, ModeChange, check_session_id};
+use http::StatusCode;
+use hyper::body::Incoming;
+use serde_json::json;
+
+impl App {
+    pub(super) async fn converse(&self, body: Incoming, mut context: Context<'_>) -> Answer {
+        let bytes = self.read(body, &mut context).await?;
+        let ask = Ask::parse(&bytes)?;
+        let streamed = ask.stream;
+        let mut spend = self.spend(ask.prompt_bytes(), self.chat.tokens_max(), &mut context).await?;
+        let mut turn = self.chat.open(ask, principal(&context), self.call(&context)).await?;
+        if streamed {
+            let headers = self.headers.base(Base::Events, context.origin);
+            let until = self.deadline(&context);
+            return Ok(with(StatusCode::OK, headers, events::start(turn, context.access.id().clone(), until, spend)));
+        }
+        let id = context.access.id().text().to_owned();
+        loop {
+            if let Delta::Done(reply) = spend.passes(turn.next(&id).await?) {
+                let json = serde_json::to_vec(&reply).map_err(|error| internal().inside(error))?;
+                return Ok(self.ok(Base::Api, &context, json.into()));
+            }
+        }
+    }
+
+    pub(super) async fn initialize(&self, context: Context<'_>) -> Answer {
+        self.chat.warm(self.call(&context)).await?;
+        let body = json!({"success": true, "message": "The model is ready."});
+        Ok(self.ok(Base::Api, &context, body.to_string().into()))
+    }
+
+    pub(super) async fn mode(&self, query: Option<&str>, context: Context<'_>) -> Answer {
+        let missing = || Fault::new(Code::InvalidRequest, "session_id is required, as in ?session_id=….");
+        let session_id = route::query_value(query, "session_id").ok_or_else(missing)?;
+        check_session_id(&session_id)?;
+        let mode = self.chat.mode(&session_id, principal(&context)).await?;
+        let body = json!({"success": true, "session_id": session_id, "context_mode": mode});
+        Ok(self.ok(Base::Api, &context, body.to_string().into()))
+    }
+
+    pub(super) async fn set_mode(&self, body: Incoming, mut context: Context<'_>) -> Answer {
+        let change = ModeChange::parse(&self.read(body, &mut context).await?)?;
+        self.chat.set_mode(&change, principal(&context)).await?;
+        let body = json!({"success": true, "session_id": change.session_id, "context_mode": change.mode});
+        Ok(self.ok(Base::Api, &context, body.to_string().into()))
+    }
+}
