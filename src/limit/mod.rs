@@ -45,6 +45,8 @@ pub use verdict::{Outcome, Verdict};
 
 #[cfg(test)]
 mod budget_tests;
+#[cfg(all(test, shuttle))]
+mod orders_tests;
 #[cfg(test)]
 mod remote_tests;
 #[cfg(test)]

@@ -131,3 +131,32 @@ fn counts_survive_a_reload() {
     server.expect("reloaded");
     assert_eq!(server.connect().get("/api/nothing").unwrap().status, 429);
 }
+
+#[test]
+fn forwarded_addresses_of_a_stranger_are_warned_of_once() {
+    let server = Server::start_with(&[("FORWARDED_ALLOW_IPS", "10.0.0.0/8")], &[]);
+    for client in 0..12 {
+        ask(&server, &format!("198.51.100.{client}"));
+    }
+    let warning = |event: &serde_json::Value| event["level"] == "warn" && event.to_string().contains("FORWARDED_ALLOW_IPS");
+    let event = server.expect_that("the warning", warning);
+    assert_eq!(event["peer"], "127.0.0.1");
+    assert_eq!(server.connect().get("/healthz").unwrap().status, 200);
+    assert_eq!(server.text().matches("FORWARDED_ALLOW_IPS").count(), 1, "{}", server.text());
+}
+
+#[test]
+fn a_flood_of_refusals_is_a_few_lines_and_a_burst_of_wrong_paths_is_one_event() {
+    let server = Server::start_with(&[("RATE_LIMIT_DEFAULT", "1/day"), ("ADMIN_BIND", "127.0.0.1:0")], &[]);
+    let statuses = storm(&[&server.address], 400, &unit("198.51.100.1"));
+    assert_eq!(count(&statuses, 429), 399);
+    server.expect_that("the event", |event| event["event"] == "rate_limited");
+    let told = |server: &Server| server.text().matches(r#""event":"rate_limited""#).count();
+    assert!((1..=4).contains(&told(&server)), "a line a worker, not one a request");
+    let mut connection = server.connect();
+    for number in 0..40 {
+        assert_eq!(connection.get(&format!("/wp-{number}.php")).unwrap().status, 404);
+    }
+    server.expect_that("the probe", |event| event["event"] == "probe");
+    assert_eq!(server.text().matches(r#""event":"probe""#).count(), 1);
+}
