@@ -138,7 +138,8 @@ fn forwarded_addresses_of_a_stranger_are_warned_of_once() {
     for client in 0..12 {
         ask(&server, &format!("198.51.100.{client}"));
     }
-    let warning = |event: &serde_json::Value| event["level"] == "warn" && event.to_string().contains("FORWARDED_ALLOW_IPS");
+    let warning =
+        |event: &serde_json::Value| event["level"] == "warn" && event.to_string().contains("FORWARDED_ALLOW_IPS");
     let event = server.expect_that("the warning", warning);
     assert_eq!(event["peer"], "127.0.0.1");
     assert_eq!(server.connect().get("/healthz").unwrap().status, 200);
@@ -159,4 +160,29 @@ fn a_flood_of_refusals_is_a_few_lines_and_a_burst_of_wrong_paths_is_one_event() 
     }
     server.expect_that("the probe", |event| event["event"] == "probe");
     assert_eq!(server.text().matches(r#""event":"probe""#).count(), 1);
+}
+
+#[test]
+fn a_reload_changes_limits_and_keeps_counts_and_a_dry_run_refuses_nobody() {
+    let settings = |quota: &str, more: &str| format!("rate_limit_default = \"{quota}\"\n{more}\n");
+    let server = Server::start_with(&[], &[("chatcorn.toml", &settings("3/hour", ""))]);
+    let told = |times: usize, client: &str| (0..times).map(|_| ask(&server, client).status).collect::<Vec<_>>();
+    let reload = |quota: &str, more: &str| {
+        std::fs::write(server.home.join("chatcorn.toml"), settings(quota, more)).unwrap();
+        let reloaded = server.order(&["reload"]);
+        assert!(reloaded.status.success(), "{reloaded:?}");
+    };
+    assert_eq!(told(4, "198.51.100.1"), [404, 404, 404, 429]);
+    reload("5/hour", "");
+    assert_eq!(told(3, "198.51.100.1"), [404, 404, 429], "two more than before");
+    reload("2/hour", "");
+    assert_eq!(told(1, "198.51.100.1"), [429], "a count above the limit");
+    assert_eq!(ask(&server, "198.51.100.1").header("x-ratelimit-remaining"), Some("0"));
+    reload("2/hour", "rate_limit_dry_run = \"true\"");
+    assert_eq!(told(3, "198.51.100.1"), [404; 3]);
+    assert_eq!(used(&standing(&server, "198.51.100.1"), "hour"), 5, "would have been refused, and is not counted");
+    reload("2/hour", "rate_limit_allow = \"198.51.100.0/28\"");
+    assert_eq!(told(3, "198.51.100.1"), [404; 3]);
+    assert_eq!(told(3, "198.51.100.17"), [404, 404, 429]);
+    assert_eq!(standing(&server, "198.51.100.1")["exempt"], true);
 }
