@@ -350,7 +350,8 @@ impl Limiter {
         let mend = |((limit, held), taken): ((&Limit, &Standing), &Standing)| {
             let reset_ms = if held.count > 0 { held.reset_ms } else { taken.reset_ms };
             let age_ms = limit.window_ms.saturating_sub(reset_ms);
-            let began_ms = now.ms.saturating_sub(age_ms);
+            // It may have begun up to a tick earlier than its word tells.
+            let began_ms = now.ms.saturating_sub(age_ms + limit.tick_ms());
             let floor = held.count.saturating_sub(taken.count);
             force |= floor > 0 && began_ms < emptied_ms;
             let known = began_ms < lost_ms.max(emptied_ms);

@@ -11,7 +11,7 @@
 
 use super::plan::client_wide;
 use super::tally::{Standing, Standings};
-use super::word::{FUTURE_MS_MAX, Limit};
+use super::word::Limit;
 
 const RECORD_BYTES: usize = 14;
 const REPLY_BYTES: usize = 10;
@@ -34,7 +34,7 @@ const ONE: Cost = Cost { units: "1", mending: "ARGV[1]" };
 const TOLD: Cost = Cost { units: "tonumber(ARGV[1])", mending: "ARGV[2]" };
 
 /// Puts other counts in the place of what was reserved: KEYS[1] the client; ARGV[1] for each limit: id u32 |
-/// milliseconds since its window began u48 | units to add u32 | units to take u32. Windows that are over are let be.
+/// milliseconds since its window began u48, give or take u32 | units to add u32 | units to take u32. Windows that are over are let be.
 pub const SETTLE: &str = "local v=redis.call('GET',KEYS[1])
 if not v then return 0 end
 local t=redis.call('TIME')
@@ -43,9 +43,9 @@ local out={}
 for p=1,#v-13,14 do
 local i,s,c=struct.unpack('>I4I6I4',v,p)
 local w=(i%16777216)*1000
-for q=1,#ARGV[1]-17,18 do
-local id,age,plus,minus=struct.unpack('>I4I6I4I4',ARGV[1],q)
-if id==i and now<s+w and math.abs(s-(now-age))<=math.min(w/2,2000) then c=math.min(math.max(c-minus,0)+plus,4294967295) end
+for q=1,#ARGV[1]-21,22 do
+local id,age,d,plus,minus=struct.unpack('>I4I6I4I4I4',ARGV[1],q)
+if id==i and now<s+w and math.abs(s-(now-age))<=d then c=math.min(math.max(c-minus,0)+plus,4294967295) end
 end
 out[#out+1]=struct.pack('>I4I6I4',i,s,c)
 end
@@ -55,7 +55,8 @@ return 1";
 /// What [`SETTLE`] is told of one limit.
 pub fn settling(limit: &Limit, age_ms: u64, plus: u32, minus: u32) -> Vec<u8> {
     let age = &age_ms.to_be_bytes()[2..];
-    [&limit.id.to_be_bytes()[..], age, &plus.to_be_bytes(), &minus.to_be_bytes()].concat()
+    let slack_ms = limit.slack_ms() as u32;
+    [&limit.id.to_be_bytes()[..], age, &slack_ms.to_be_bytes(), &plus.to_be_bytes(), &minus.to_be_bytes()].concat()
 }
 
 /// What this machine knows better about one limit than Redis may.
@@ -208,12 +209,12 @@ fn mend(told: &[(usize, &Limit)], cost: &Cost) -> String {
     let argument = cost.mending;
     let calls = each(told, "\n", |n, limit| {
         let at = 2 + (n - 1) * MEND_BYTES;
-        format!("s{n},c{n}=mend({at},s{n},c{n},{},{})", limit.count, limit.window_ms)
+        format!("s{n},c{n}=mend({at},s{n},c{n},{},{},{})", limit.count, limit.window_ms, limit.slack_ms())
     });
     format!(
         "if {argument} then
 local force=string.byte({argument})==1
-local function mend(p,s,c,n,w)
+local function mend(p,s,c,n,w,d)
 local e,f,g=struct.unpack('>I4I4I6',{argument},p)
 if (e==0 and f==0) or g>=w then return s,c end
 local from=now-g
@@ -222,7 +223,7 @@ if force then e=e+f end
 if e==0 then return s,c end
 return from,math.min(e,n)
 end
-if math.abs(s-from)<=math.min(w/2,{FUTURE_MS_MAX}) or force then c=math.max(c,f) end
+if math.abs(s-from)<=d or force then c=math.max(c,f) end
 return s,math.max(c,math.min(c+e,n))
 end
 {calls}

@@ -258,9 +258,7 @@ fn standing_of(limit: &Limit, held: Held) -> Standing {
     Standing { count: held.count, reset_ms: limit.reset_ms(held) }
 }
 
-/// `Less` when the told window began before the held one, `Greater` when after. Two windows of one limit begin at
-/// least its length apart; what is nearer than half of that is one window, told over a network.
+/// `Less` when the told window began before the held one, `Greater` when after; see [`Limit::slack_ms`].
 fn same_window(limit: &Limit, held_age_ms: u64, told_age_ms: u64) -> Ordering {
-    let slack_ms = (limit.window_ms / 2).min(super::word::FUTURE_MS_MAX).max(limit.tick_ms());
-    if held_age_ms.abs_diff(told_age_ms) <= slack_ms { Ordering::Equal } else { held_age_ms.cmp(&told_age_ms) }
+    if held_age_ms.abs_diff(told_age_ms) <= limit.slack_ms() { Ordering::Equal } else { held_age_ms.cmp(&told_age_ms) }
 }

@@ -166,6 +166,12 @@ impl Limit {
         }
     }
 
+    /// Two beginnings of a window that are no further apart are one, told over a network: two windows of one limit begin
+    /// at least its length apart.
+    pub fn slack_ms(&self) -> u64 {
+        (self.window_ms / 2).min(FUTURE_MS_MAX).max(self.tick_ms())
+    }
+
     /// How finely its windows' beginnings are known, in milliseconds.
     pub fn tick_ms(&self) -> u64 {
         match self.tick {
