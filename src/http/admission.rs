@@ -55,7 +55,7 @@ impl App {
         let client = context.counted(limiter);
         let made = match limiter.check_now(&client, endpoint, clock::monotonic_ms()) {
             Some(made) => made,
-            None => Box::pin(limiter.check(&client, endpoint)).await,
+            None => Box::pin(limiter.check_remote(&client, endpoint)).await,
         };
         context.access.verdict = word(made.outcome);
         admit(verdict.insert(made), context.client)

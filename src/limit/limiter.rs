@@ -206,7 +206,9 @@ impl Limiter {
         now.ms < changed_ms + super::breaker::SPAN_MS && !self.shared.breaker().is_quiet(now.ms)
     }
 
-    async fn check_remote(&self, client: &Client, endpoint: Endpoint) -> Verdict {
+    /// The decision by a trip to Redis, where [`Limiter::check_now`] had none: to be asked once for its `None`, which may
+    /// have been the one that is let through.
+    pub async fn check_remote(&self, client: &Client, endpoint: Endpoint) -> Verdict {
         let (at, route) = self.route(client, endpoint);
         match &self.remote {
             Some((remote, scripts)) => self.ask(client, route, (remote, &scripts.routes[at]), None).await,
