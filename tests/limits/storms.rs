@@ -40,13 +40,27 @@ fn three_masters_on_one_redis_admit_exactly_ten() {
         let limits = [("RATE_LIMIT_DEFAULT", *default), ("REDIS_URL", &url), ("WEB_CONCURRENCY", "2")];
         let servers: Vec<Server> = (0..3).map(|_| connected(&limits, &[&redis])).collect();
         let addresses: Vec<&str> = servers.iter().map(|server| server.address.as_str()).collect();
-        for run in 0..if long() { 20 } else { 3 } {
-            let client = format!("198.51.{config}.{run}");
+        let (wanted, mut clean) = (if long() { 20 } else { 3 }, 0);
+        for run in 0..10 * wanted {
+            let stood_by = || servers.iter().map(stood_by).sum::<u64>();
+            let (before, client) = (stood_by(), format!("198.51.{config}.{run}"));
             let statuses = storm(&addresses, 400, &unit(&client));
-            let told = (count(&statuses, 404), count(&statuses, 429));
-            assert_eq!(told, (10, 390), "{default}, run {run}");
+            // A machine so busy that Redis's answer takes more than its 50 ms decides alone: that is another test.
+            if stood_by() == before {
+                let told = (count(&statuses, 404), count(&statuses, 429));
+                assert_eq!(told, (10, 390), "{default}, run {run}");
+                clean += 1;
+            }
+            if clean == wanted {
+                break;
+            }
         }
+        assert!(clean > 0, "Redis was never reached in time");
     }
+}
+
+fn stood_by(server: &Server) -> u64 {
+    server.status()["limits"]["standby"].as_u64().unwrap()
 }
 
 /// A server all of whose threads have their connection to Redis: each has read the seed, which one of `nodes` has.
