@@ -82,9 +82,11 @@ pub fn main() -> ExitCode {
 fn run_engine() -> ExitCode {
     match engine::Settings::from_environment() {
         Ok(settings) => {
+            let open = engine::walls::raise(&settings);
             if let Err(reason) = engine_log(&settings) {
                 return failed(reason, 1);
             }
+            open.iter().for_each(|reason| tracing::warn!(target: "engine", %reason, "the engine is not confined"));
             engine::run(settings)
         }
         Err(reason) => failed(reason, 2),

@@ -312,7 +312,9 @@ impl App {
         suspicious(fault, client, id);
         let path = head.uri.path();
         let shape = if access.below_v1() { Shape::OpenAi } else { Shape::of(path) };
-        let base = if path.starts_with("/api/") || shape == Shape::OpenAi { Base::Api } else { Base::Plain };
+        // Of a refused head nobody knows what it asked for.
+        let below = path.starts_with("/api/") || shape == Shape::OpenAi || matches!(fault.code, Code::Refused(_));
+        let base = if below { Base::Api } else { Base::Plain };
         let mut headers = self.headers.base(base, head.headers.get(ORIGIN));
         if let Some(seconds) = fault.retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));

@@ -1,6 +1,6 @@
 //! The master's mind, driven by a pretended kernel.
 
-use super::roster::Kind;
+use super::roster::{Kind, Life};
 use super::state::{Action, Event, Phase, Shape, State};
 use crate::sys::wait::How;
 use crate::worker::link::{ToMaster, ToWorker};
@@ -215,6 +215,16 @@ fn a_silent_worker_is_killed_and_named() {
     let mut world = World::booted(2);
     let (id, _) = world.state.watched().next().unwrap();
     world.on(Event::Silent(id, Duration::from_secs(31)));
+    assert!(world.reported("Hung"));
+    assert_eq!(world.killed.len(), 1);
+}
+
+#[test]
+fn a_worker_that_hangs_while_it_drains_is_not_waited_for() {
+    let mut world = World::booted(2);
+    world.on(Event::Fewer);
+    let drained = world.state.watched().find(|(id, _)| !matches!(world.state.child(*id).unwrap().life, Life::Ready));
+    world.on(Event::Silent(drained.unwrap().0, Duration::from_secs(31)));
     assert!(world.reported("Hung"));
     assert_eq!(world.killed.len(), 1);
 }
