@@ -78,7 +78,7 @@ fn each_reload_and_each_security_event_is_counted() {
         assert_eq!(value(&text, r#"chatcorn_reloads_total{result="refused"}"#), 1);
         assert_eq!(value(&text, r#"chatcorn_security_events_total{event="rate_limited"}"#), 2);
         assert_eq!(value(&text, r#"chatcorn_limit_verdicts_total{verdict="refused"}"#), 2);
-        assert!(value(&text, "chatcorn_limit_claimed_total") >= 1);
+        assert!(value(&text, "chatcorn_limit_clients_total") >= 1);
     }
 }
 

@@ -11,7 +11,9 @@ const BROWSER: &str = "Accept: text/html,application/xhtml+xml,application/xml;q
 
 fn get(admin: &str, path: &str, lines: &str) -> crate::support::Answer {
     let mut connection = Connection::open(admin);
-    connection.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\nOrigin: http://elsewhere.example\r\n{lines}\r\n")).unwrap();
+    connection
+        .send(format!("GET {path} HTTP/1.1\r\nHost: t\r\nOrigin: http://elsewhere.example\r\n{lines}\r\n"))
+        .unwrap();
     connection.answer().unwrap()
 }
 

@@ -3,7 +3,7 @@
 use crate::board::ends::{CAUSES, PROCESSES, RESULTS};
 use crate::board::tally::{BOUNDS_US, CLASSES, GROUPS, HISTOGRAM_WORDS, ROUTES, TOKEN_GROUPS, Tally, VERDICTS};
 use crate::board::{Board, Lane, Slot, State};
-use crate::limit::Shared;
+use crate::limit::shared::Counts;
 use crate::log::{Security, tally as log_tally};
 use crate::sys::clock;
 use serde_json::{Map, Value, json};
@@ -26,8 +26,8 @@ const ENGINE: [(&str, &str, &str, usize); 9] = [
 /// A word of a group's histogram.
 type Read = fn(&Tally, usize, usize) -> u64;
 
-/// `GET /metrics`: Prometheus text format 0.0.4. `limits` is what the limiter counts in, where there is one.
-pub fn text(board: Board, limits: Option<Shared>) -> String {
+/// `GET /metrics`: Prometheus text format 0.0.4. `counts` are the limiter's, where there is one.
+pub fn text(board: Board, counts: Option<Counts>) -> String {
     let mut out = String::with_capacity(16 * 1024);
     let tallies: Vec<Tally> = lanes(board).map(|lane| lane.tally()).collect();
     head(&mut out, "build_info", "The version of the program.", "gauge");
@@ -36,11 +36,11 @@ pub fn text(board: Board, limits: Option<Shared>) -> String {
     durations(&mut out, &tallies);
     fleet(&mut out, board);
     ends(&mut out, board);
-    if let Some(limits) = limits {
-        limiter(&mut out, limits);
-    }
     security(&mut out, board);
     logs(&mut out, board);
+    if let Some(counts) = counts {
+        limits(&mut out, counts);
+    }
     for (name, help, kind, word) in ENGINE {
         single(&mut out, name, help, kind, board.engine()[word].load(Relaxed));
     }
@@ -48,7 +48,7 @@ pub fn text(board: Board, limits: Option<Shared>) -> String {
 }
 
 /// `GET /status`: each worker as it is now, and the counters that a reader takes differences of.
-pub fn status(board: Board, limits: Option<Shared>) -> Value {
+pub fn status(board: Board, counts: Option<Counts>) -> Value {
     let now_ms = clock::monotonic_ms();
     let workers = board.opened().filter(|(_, slot)| slot.state() != State::Empty);
     let log = log_tally::count(board);
@@ -74,9 +74,9 @@ pub fn status(board: Board, limits: Option<Shared>) -> Value {
         "restarts": restarts(board),
         "engine": format!("{:?}", board.engine_state()).to_lowercase(),
         "engine_counters": ENGINE.into_iter().map(engine).collect::<Map<_, _>>(),
-        "limits": limits.map(|limits| {
-            let pressure = limits.pressure();
-            json!({"claimed": pressure.claimed, "evicted": pressure.evicted, "overflowed": pressure.overflowed})
+        "limits": counts.map(|Counts { pressure, breaker_open, .. }| {
+            json!({"claimed": pressure.claimed, "evicted": pressure.evicted, "overflowed": pressure.overflowed,
+                "redis_failing": breaker_open})
         }),
         "security": Security::ALL.iter().map(|what| (what.name().to_owned(), json!(events(board, *what))))
             .collect::<Map<_, _>>(),
@@ -116,7 +116,10 @@ fn verdicts(tallies: &[Tally]) -> Value {
 fn restarts(board: Board) -> Value {
     let of = |process: usize| {
         let causes = CAUSES.iter().enumerate().map(|(cause, name)| (*name, board.ends().of(process, cause)));
-        causes.filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), json!(count))).collect::<Map<_, _>>()
+        causes
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| (name.to_owned(), json!(count)))
+            .collect::<Map<_, _>>()
     };
     Value::Object(PROCESSES.iter().enumerate().map(|(at, name)| ((*name).to_owned(), of(at).into())).collect())
 }
@@ -232,21 +235,30 @@ fn ends(out: &mut String, board: Board) {
     }
 }
 
-fn limiter(out: &mut String, limits: Shared) {
-    let pressure = limits.pressure();
-    let open = u64::from(limits.breaker().is_open());
-    single(out, "limit_claimed_total", "Places given to clients.", "counter", pressure.claimed);
-    single(out, "limit_evicted_total", "Clients forgotten to make room for others.", "counter", pressure.evicted);
-    single(out, "limit_overflowed_total", "Clients for whom there was no room.", "counter", pressure.overflowed);
-    single(out, "limit_redis_breaker_open", "1 while Redis fails and limits hold on this machine alone.", "gauge", open);
-}
-
 fn security(out: &mut String, board: Board) {
     head(out, "security_events_total", "Security events, those that the log only sums up included.", "counter");
     for what in Security::ALL {
         let count = events(board, what);
         let _ = writeln!(out, "chatcorn_security_events_total{{event=\"{}\"}} {count}", what.name());
     }
+}
+
+fn limits(out: &mut String, counts: Counts) {
+    let Counts { pressure, breaker_open, calls, failures, standby, opened, closed } = counts;
+    let rows = [
+        ("limit_clients_total", "Places of the limits' table that were given to a client.", pressure.claimed),
+        ("limit_evicted_total", "Of those, taken from a client whose windows were under way.", pressure.evicted),
+        ("limit_overflowed_total", "Requests that were counted in a place that clients share.", pressure.overflowed),
+        ("limit_redis_calls_total", "Decisions that Redis was asked for.", calls),
+        ("limit_redis_failures_total", "Calls and connections to Redis that failed.", failures),
+        ("limit_standby_total", "Decisions of the shared memory in place of Redis.", standby),
+        ("limit_breaker_opened_total", "How often Redis was given up.", opened),
+        ("limit_breaker_closed_total", "How often Redis was back.", closed),
+    ];
+    for (name, help, count) in rows {
+        single(out, name, help, "counter", count);
+    }
+    single(out, "limit_breaker_open", "1 while Redis is not asked.", "gauge", breaker_open.into());
 }
 
 fn logs(out: &mut String, board: Board) {

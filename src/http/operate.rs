@@ -13,12 +13,12 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 impl App {
     pub(super) fn operate(&self, head: &http::request::Parts, context: &Context<'_>) -> Answer {
-        let limits = || self.limiter.as_ref().map(Limiter::shared);
+        let counts = || self.limiter.as_ref().map(Limiter::counts);
         let path = head.uri.path();
         let mut response = match path {
-            "/metrics" => self.told(METRICS, metrics::text(self.board, limits()), context),
+            "/metrics" => self.told(METRICS, metrics::text(self.board, counts()), context),
             "/status" if page::wanted(context.headers) => self.file(File::Status, context),
-            "/status" => self.told("application/json", metrics::status(self.board, limits()).to_string(), context),
+            "/status" => self.told("application/json", metrics::status(self.board, counts()).to_string(), context),
             _ => self.file(File::at_status(path).ok_or_else(Fault::not_found)?, context),
         };
         if !matches!(head.method, Method::GET | Method::HEAD) {

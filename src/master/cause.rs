@@ -31,7 +31,9 @@ pub fn cause(child: &Child, how: How) -> &'static str {
 /// Counts what the metrics tell. What ends because the server does is no restart.
 pub fn count(ends: Ends, report: &Report) {
     match report {
-        Report::Ended { child, how, .. } if child.ended_for.as_deref().is_none_or(|why| !why.contains("server stops")) => {
+        Report::Ended { child, how, .. }
+            if child.ended_for.as_deref().is_none_or(|why| !why.contains("server stops")) =>
+        {
             ends.ended(child.kind.as_str(), cause(child, *how));
         }
         Report::Reloaded { .. } => ends.reloaded(true),

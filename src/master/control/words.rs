@@ -30,6 +30,13 @@ pub enum Request {
         /// How many.
         workers: usize,
     },
+    /// How does a client stand in its limits?
+    Limits {
+        /// An address, `unix`, or a key's id.
+        client: String,
+        /// Forget its counts first.
+        reset: bool,
+    },
 }
 
 /// What an operator hears. Everything but `Progress` is the last word.
@@ -46,6 +53,8 @@ pub enum Answer {
     Status(Value),
     /// Metrics in Prometheus' text format.
     Metrics(String),
+    /// How a client stands in its limits.
+    Limits(Value),
 }
 
 impl Answer {
