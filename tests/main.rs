@@ -18,6 +18,7 @@ mod limits;
 mod logs;
 mod logs_faults;
 mod logs_reading;
+mod masters;
 mod metrics;
 #[cfg(feature = "engine")]
 mod model;
@@ -25,8 +26,10 @@ mod openai;
 mod openapi;
 mod operator;
 mod page;
+mod postgres;
 mod reload;
 mod sessions;
+mod store;
 mod supervision;
 mod support;
 mod terminal;

@@ -190,13 +190,12 @@ impl Chat {
         }
     }
 
-    /// Deletes sessions that were idle for too long; a bounded number at once.
+    /// Deletes sessions that were idle for too long, a bounded number at once; true when there may be more.
     ///
     /// # Errors
     /// The store's.
-    pub async fn purge(&self) -> Result<(), Error> {
-        self.store.purge().await?;
-        Ok(())
+    pub async fn purge(&self) -> Result<bool, Error> {
+        Ok(self.store.purge().await? as i64 >= store::PURGE_MAX)
     }
 
     /// True when a session could be stored now.

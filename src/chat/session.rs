@@ -11,6 +11,8 @@ use std::str::FromStr;
 pub const ID_CHARS_MAX: usize = 128;
 /// Most stored turns that one request reads or shows.
 pub const TURNS_MAX: usize = 100;
+/// Most bytes of stored turns that one request reads or shows: what a context of 128k tokens holds of plain text.
+pub const TURNS_BYTES_MAX: usize = 512 << 10;
 
 /// Whether stored turns are context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
