@@ -23,7 +23,7 @@ pub mod worker;
 use config::args::{self, Wish};
 use config::problem::Problems;
 use config::{Plan, Sources, settings};
-use listener::{Address, BindError, Listener, Wanted};
+use listener::{Address, BindError, Listener, Purpose, Wanted};
 use master::handover::{self, Origin, Parcel};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ const EXIT_CONFIG: u8 = 78;
 
 /// The program: reads the command line and does what it says.
 pub fn main() -> ExitCode {
-    let environment = sys::env::read();
+    let mut environment = sys::env::read();
     let parcel = Parcel::received(&environment);
     let (wish, flags) = match args::parse(std::env::args_os()) {
         Ok(parsed) => parsed,
@@ -50,6 +50,7 @@ pub fn main() -> ExitCode {
     if let (Some(parcel), true) = (parcel, matches!(wish, Wish::Serve | Wish::Proof)) {
         return if wish == Wish::Proof { prove(parcel) } else { resume(parcel) };
     }
+    listener::inherited::keep_own(&mut environment);
     let program = program(&environment);
     let mut sources = Sources { flags, environment, engine_socket: Vec::new() };
     match wish {
@@ -116,18 +117,23 @@ fn show(sources: &Sources) -> ExitCode {
 }
 
 fn healthcheck(sources: &Sources) -> ExitCode {
-    match sources.addresses().first().map(cli::healthcheck) {
-        Some(Ok(())) => ExitCode::SUCCESS,
-        Some(Err(reason)) => failed(reason, 1),
-        None => failed("nothing is bound", 1),
-    }
+    let own = sources.flags.url.is_none();
+    let asked = running(sources).and_then(|server| {
+        let proxy_protocol = own && sources.proxy_protocol();
+        cli::healthcheck(&server, server.certfile.as_deref(), proxy_protocol)
+    });
+    asked.map_or_else(|reason| failed(reason, 1), |()| ExitCode::SUCCESS)
 }
 
 /// The server that a command is about: the one that is named, else the one that is configured.
 fn running(sources: &Sources) -> Result<cli::server::Server, String> {
     match &sources.flags.url {
         Some(url) => cli::server::Server::parse(url),
-        None => sources.addresses().first().map(cli::server::Server::at).ok_or_else(|| "nothing is bound".to_owned()),
+        None => {
+            let public = sources.addresses().into_iter().find(|address| address.purpose() == Purpose::Public);
+            let server = public.map(|address| cli::server::Server::at(&address, sources.certfile()));
+            server.ok_or_else(|| "nothing is bound: name the server's address".to_owned())
+        }
     }
 }
 
@@ -245,7 +251,7 @@ fn serve(sources: &mut Sources, program: PathBuf) -> ExitCode {
     {
         return failed(format!("{} cannot be entered: {error}", directory.display()), EXIT_CONFIG);
     }
-    let _ = sys::fd::raise_limit(plan.descriptors);
+    let _ = sys::process::no_core();
     plan.mended.iter().for_each(|(name, value)| sys::env::set(name, value));
     let listeners = match bind(&plan) {
         Ok(listeners) => listeners,

@@ -1,4 +1,6 @@
-//! The sockets that everyone accepts from: bound once by the master, inherited by each worker.
+//! The sockets that everyone accepts from: bound once by the master, or by systemd before it; inherited by each worker.
+
+pub mod inherited;
 
 use nix::sys::stat::{Mode, umask};
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,8 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A path; the socket is made with mode 0600 unless the operator set a umask.
     Unix(PathBuf),
+    /// One that systemd bound, by its descriptor's number.
+    Inherited(RawFd),
     /// One of the others, where operators look and nobody else.
     Admin(Box<Address>),
 }
@@ -46,7 +50,11 @@ impl Address {
 
     /// True when other machines can reach it.
     pub fn is_public(&self) -> bool {
-        matches!(self.plain(), Address::Tcp(address) if !address.ip().is_loopback())
+        match self.plain() {
+            Address::Tcp(address) => !address.ip().is_loopback(),
+            Address::Inherited(_) => self.local().is_some_and(|address| address.is_public()),
+            Address::Unix(_) | Address::Admin(_) => false,
+        }
     }
 
     /// The address itself, whatever it is for.
@@ -54,6 +62,14 @@ impl Address {
         match self {
             Address::Admin(inner) => inner.plain(),
             plain => plain,
+        }
+    }
+
+    /// Where it is, for one that systemd bound.
+    pub fn local(&self) -> Option<Address> {
+        match self.plain() {
+            Address::Inherited(number) => inherited::local(*number),
+            plain => Some(plain.clone()),
         }
     }
 
@@ -69,6 +85,7 @@ impl fmt::Display for Address {
             Address::Tcp(address) => write!(f, "http://{address}"),
             Address::Admin(inner) => write!(f, "{inner}"),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Inherited(number) => write!(f, "fd://{number}"),
         }
     }
 }
@@ -109,6 +126,8 @@ pub struct Wanted {
     pub backlog: i32,
     /// Of Unix sockets.
     pub umask: Option<u32>,
+    /// What is public speaks TLS.
+    pub tls: bool,
 }
 
 impl Wanted {
@@ -118,6 +137,14 @@ impl Wanted {
     /// As [`Listener::bind`].
     pub fn bind(&self, address: &Address) -> Result<Listener, BindError> {
         Listener::bind(address, self.backlog, self.umask)
+    }
+
+    /// The address as a client would write it.
+    pub fn shown(&self, address: &Address) -> String {
+        match address {
+            Address::Tcp(tcp) if self.tls => format!("https://{tcp}"),
+            other => other.to_string(),
+        }
     }
 }
 
@@ -137,10 +164,14 @@ impl Listener {
         let socket = match address.plain() {
             Address::Tcp(tcp) => bind_tcp(*tcp),
             Address::Unix(path) => bind_unix(path, umask_mode),
+            Address::Inherited(number) => inherited::socket(*number),
             Address::Admin(_) => Err(io::ErrorKind::InvalidInput.into()),
         };
         let listening = socket.and_then(|socket| {
-            socket.listen(backlog)?;
+            // Whoever bound it chose its backlog.
+            if !matches!(address.plain(), Address::Inherited(_)) {
+                socket.listen(backlog)?;
+            }
             socket.set_nonblocking(true)?;
             Ok(socket)
         });
@@ -225,7 +256,7 @@ impl fmt::Display for BindError {
             io::ErrorKind::PermissionDenied => {
                 write!(f, "{} may not be bound by this user: ports below 1024 need root", self.address)
             }
-            _ => write!(f, "{} cannot be bound: {}", self.address, self.error),
+            _ => write!(f, "{} cannot be listened on: {}", self.address, self.error),
         }
     }
 }
@@ -259,11 +290,13 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 }
 
 fn resolved(asked: &Address, socket: &Socket) -> Address {
-    let local = socket.local_addr().ok().and_then(|address| address.as_socket());
+    // A Unix socket's name is the one that was asked for: what the kernel tells may have been cut or renamed.
+    let local = inherited::local_of(socket)
+        .filter(|local| matches!((local, asked.plain()), (Address::Tcp(_), _) | (_, Address::Inherited(_))));
     match (local, asked.purpose()) {
         (None, _) => asked.clone(),
-        (Some(local), Purpose::Public) => Address::Tcp(local),
-        (Some(local), Purpose::Admin) => Address::Admin(Box::new(Address::Tcp(local))),
+        (Some(local), Purpose::Public) => local,
+        (Some(local), Purpose::Admin) => Address::Admin(Box::new(local)),
     }
 }
 

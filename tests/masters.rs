@@ -1,21 +1,20 @@
 //! Two machines, as two masters that share one PostgreSQL and one Redis.
 
-use crate::support::{Answer, Postgres, Redis, Server, Upstream, Way};
+use crate::support::{Answer, Connection, Postgres, Redis, Server, Upstream, Way};
 
 const LIMITS: [(&str, &str); 3] =
     [("RATE_LIMIT_DEFAULT", "8 per hour"), ("RATE_LIMIT_CHAT", "8 per hour"), ("FORWARDED_ALLOW_IPS", "127.0.0.1")];
 
-fn master(upstream: &Upstream, database: &str, redis: &str) -> Server {
-    let shared = [("CHAT_UPSTREAM", upstream.url.as_str()), ("DATABASE_URL", database), ("REDIS_URL", redis)];
-    Server::start_with(&[&shared[..], &LIMITS].concat(), &[])
+fn chat(server: &Server, message: &str, session: Option<&str>) -> Answer {
+    say(&server.address, message, session)
 }
 
-fn chat(server: &Server, message: &str, session: Option<&str>) -> Answer {
+fn say(address: &str, message: &str, session: Option<&str>) -> Answer {
     let body = match session {
         Some(id) => serde_json::json!({"message": message, "session_id": id}),
         None => serde_json::json!({"message": message}),
     };
-    server.connect().post("/api/chat", &body.to_string()).unwrap()
+    Connection::open(address).post("/api/chat", &body.to_string()).unwrap()
 }
 
 fn users(answer: &Answer) -> Vec<String> {
@@ -25,13 +24,17 @@ fn users(answer: &Answer) -> Vec<String> {
 
 #[test]
 fn a_session_goes_on_at_another_master_and_limits_are_shared() {
-    let (Some(postgres), Some(redis)) = (Postgres::start(&[]), Redis::start()) else { return };
+    let Some(postgres) = Postgres::start(&[]) else { return };
+    let redis = Redis::start();
     let upstream = Upstream::start(Way::Instant);
     // Both start at once on an empty database: one of them makes the schema.
-    let (one, other) = std::thread::scope(|scope| {
-        let starting = scope.spawn(|| master(&upstream, &postgres.url(), &redis.url()));
-        (master(&upstream, &postgres.url(), &redis.url()), starting.join().unwrap())
-    });
+    let start = || {
+        let shared =
+            [("CHAT_UPSTREAM", upstream.url.as_str()), ("DATABASE_URL", &postgres.url()), ("REDIS_URL", &redis.url())];
+        Server::spawn(&[&shared[..], &LIMITS].concat(), &[])
+    };
+    let (one, other) = (start(), start());
+    let (one, other) = (one.serving(), other.serving());
     let begun = chat(&one, "first", None);
     assert_eq!(begun.status, 200, "{begun:?}");
     let id = begun.json()["session_id"].as_str().unwrap().to_owned();
@@ -65,13 +68,14 @@ fn a_session_that_two_masters_write_at_once_keeps_every_turn() {
     let start = || Server::start(&[("CHAT_UPSTREAM", &upstream.url), ("DATABASE_URL", &postgres.url())]);
     let (one, mut other) = (start(), start());
     let id = chat(&one, "first", None).json()["session_id"].as_str().unwrap().to_owned();
-    let talk = |server: &Server, name: &str| -> Vec<String> {
+    let talk = |address: &str, name: &str| -> Vec<String> {
         let texts = (0..20).map(|number| format!("{name} {number}"));
-        texts.filter(|text| chat(server, text, Some(&id)).status == 200).collect()
+        texts.filter(|text| say(address, text, Some(&id)).status == 200).collect()
     };
+    let (left, right) = (one.address.as_str(), other.address.as_str());
     let (left, right) = std::thread::scope(|scope| {
-        let talking = scope.spawn(|| talk(&one, "one"));
-        let right = talk(&other, "other");
+        let talking = scope.spawn(|| talk(left, "one"));
+        let right = talk(right, "other");
         (talking.join().unwrap(), right)
     });
     assert_eq!((left.len(), right.len()), (20, 20));

@@ -1,19 +1,22 @@
 //! PostgreSQL under a server: what happens to chats when it stops, restarts, dies, is full, only reads, and by TLS.
 
-use crate::support::{Answer, Postgres, Server, Upstream, Way, run, until};
+use crate::support::{Answer, Connection, Postgres, Server, Upstream, Way, run, until};
 use nix::sys::signal::Signal;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-const HELLO: &str = r#"{"message":"hello","session_id":"s1"}"#;
 
 fn server(upstream: &Upstream, postgres: &Postgres) -> Server {
     Server::start(&[("CHAT_UPSTREAM", &upstream.url), ("DATABASE_URL", &postgres.url())])
 }
 
 fn chat(server: &Server) -> Answer {
-    server.connect().post("/api/chat", HELLO).unwrap()
+    say(&server.address, "hello", "s1").unwrap()
+}
+
+fn say(address: &str, message: &str, session: &str) -> std::io::Result<Answer> {
+    let body = serde_json::json!({"message": message, "session_id": session}).to_string();
+    Connection::try_open(address)?.post("/api/chat", &body)
 }
 
 /// Chat is refused in time, as it should be, and nothing else is.
@@ -63,8 +66,9 @@ fn a_quick_restart_costs_no_chat() {
     let server = server(&upstream, &postgres);
     assert_eq!(chat(&server).status, 200);
     postgres.stop(Signal::SIGINT);
+    let address = server.address.as_str();
     let waiting = std::thread::scope(|scope| {
-        let waiting: Vec<_> = (0..8).map(|_| scope.spawn(|| chat(&server).status)).collect();
+        let waiting: Vec<_> = (0..8).map(|_| scope.spawn(|| say(address, "hello", "s1").unwrap().status)).collect();
         postgres.start_again();
         waiting.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
     });
@@ -100,11 +104,8 @@ fn a_locked_session_holds_up_nobody_else() {
         });
         let others: Vec<_> = (0..8)
             .map(|number| {
-                let server = &server;
-                scope.spawn(move || {
-                    let body = format!(r#"{{"message":"hello","session_id":"other{number}"}}"#);
-                    server.connect().post("/api/chat", &body).unwrap().status
-                })
+                let address = server.address.as_str();
+                scope.spawn(move || say(address, "hello", &format!("other{number}")).unwrap().status)
             })
             .collect();
         assert_eq!(chat(&server).status, 503);
@@ -159,14 +160,11 @@ fn what_was_answered_is_kept_when_workers_and_the_database_are_killed() {
         let told = std::sync::Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             for writer in 0..4 {
-                let (server, told) = (&server, &told);
+                let (address, told) = (server.address.as_str(), &told);
                 scope.spawn(move || {
                     for number in 0..10 {
                         let message = format!("{round}.{writer}.{number}");
-                        let body = serde_json::json!({"message": message, "session_id": format!("w{writer}")});
-                        let open = crate::support::Connection::try_open(&server.address);
-                        let answer = open.and_then(|mut open| open.post("/api/chat", &body.to_string()));
-                        if answer.is_ok_and(|answer| answer.status == 200) {
+                        if say(address, &message, &format!("w{writer}")).is_ok_and(|answer| answer.status == 200) {
                             told.lock().unwrap().push(message);
                         }
                     }

@@ -13,6 +13,7 @@ fn certificate(directory: &Path, name: &str) {
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
         .args(["-subj", &format!("/CN={name}"), "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
         .args(["-keyout", "key.pem", "-out", "cert.pem"])
         .current_dir(directory)
         .output()
@@ -227,4 +228,86 @@ fn a_balancer_names_the_client_and_nobody_else_does() {
     let mut plain: Connection = without.connect();
     plain.send("PROXY TCP4 192.0.2.7 127.0.0.1 1 2\r\nGET /healthz HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
     assert_eq!(plain.answer().unwrap().status, 400);
+}
+
+/// Runs a command beside the server, as its operator: with its settings.
+fn operate(server: &Server, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chatcorn"));
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("BIND", &server.address)
+        .env("LOG_DIR", server.home.join("logs"));
+    command.envs(variables.iter().copied()).args(arguments).current_dir(&server.home).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+const OWN: [(&str, &str); 2] = [("CERTFILE", "cert.pem"), ("KEYFILE", "key.pem")];
+
+#[test]
+fn healthcheck_asks_its_own_server_by_tls_whatever_name_its_certificate_has() {
+    let server = start(&[]);
+    assert!(server.text().contains("\"address\":\"https://127.0.0.1:"), "{}", server.text());
+    let healthy = operate(&server, &["healthcheck"], &OWN);
+    assert!(healthy.status.success() && healthy.stderr.is_empty(), "{healthy:?}");
+    assert_eq!(operate(&server, &["healthcheck"], &[]).status.code(), Some(1), "no HTTP is spoken without TLS");
+    // A renewed file that was not taken over yet: the server lives, and somebody should reload it.
+    certificate(&server.home, "second");
+    let renewed = operate(&server, &["healthcheck"], &OWN);
+    assert!(renewed.status.success(), "{renewed:?}");
+    assert!(String::from_utf8_lossy(&renewed.stderr).contains("another certificate"), "{renewed:?}");
+    // Elsewhere a certificate has to be good.
+    let url = format!("https://{}", server.address);
+    let strange = operate(&server, &["healthcheck", &url], &[]);
+    assert_eq!(strange.status.code(), Some(1), "{strange:?}");
+    assert!(String::from_utf8_lossy(&strange.stderr).contains("certificate"), "{strange:?}");
+}
+
+#[test]
+fn healthcheck_finds_a_server_on_a_unix_socket_and_behind_a_balancers_protocol() {
+    let scratch = std::env::temp_dir().join(format!("chatcorn-health-{}.sock", std::process::id()));
+    let bind = format!("unix:{}", scratch.display());
+    for tls in [false, true] {
+        let server = if tls { start(&[("BIND", &bind)]) } else { Server::start(&[("BIND", &bind)]) };
+        assert_eq!(server.address, bind);
+        let healthy = operate(&server, &["healthcheck"], if tls { &OWN } else { &[] });
+        assert!(healthy.status.success(), "{tls}: {healthy:?}");
+        drop(server);
+    }
+    let _ = std::fs::remove_file(scratch);
+    let server = Server::start(&[("PROXY_PROTOCOL", "true")]);
+    assert!(operate(&server, &["healthcheck"], &[("PROXY_PROTOCOL", "true")]).status.success());
+    assert!(!operate(&server, &["healthcheck"], &[]).status.success());
+}
+
+#[test]
+fn audit_and_chat_reach_a_server_by_https() {
+    let upstream = crate::support::Upstream::start(crate::support::Way::Load);
+    let server = start(&[("CHAT_UPSTREAM", &upstream.url)]);
+    let url = format!("https://{}", server.address);
+    let state = |variables: &[(&str, &str)], item: &str| {
+        let output = operate(&server, &["audit", "--json", &url], variables);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        let found = report["findings"].as_array().unwrap().iter().find(|finding| finding["item"] == item);
+        found.unwrap_or_else(|| panic!("no {item} in {report}")).to_string()
+    };
+    let trusted = [("SSL_CERT_FILE", "cert.pem"), ("CHAT_UPSTREAM", "http://127.0.0.1:9/v1")];
+    for item in ["server", "security headers", "secrets in the log"] {
+        assert!(state(&trusted, item).contains("\"ok\""), "{}", state(&trusted, item));
+    }
+    let unknown = state(&[("CHAT_UPSTREAM", "http://127.0.0.1:9/v1")], "server");
+    assert!(unknown.contains("failure") && unknown.contains("certificate"), "{unknown}");
+    let talk = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chatcorn"));
+        command.env_clear().env("BIND", &server.address).envs(variables.iter().copied()).arg("chat");
+        let child =
+            command.current_dir(&server.home).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"hello\n").unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let said = talk(&OWN);
+    assert!(said.status.success() && !said.stdout.is_empty(), "{said:?}");
+    certificate(&server.home, "second");
+    assert!(!talk(&OWN).status.success(), "a key and a message go to the very server that is configured");
 }

@@ -1,5 +1,6 @@
 //! A running server as its client sees it: an address, one HTTP client, a chat turn as it arrives.
 
+use super::wire::Trust;
 use crate::chat::upstream::connector::{Connector, Place};
 use crate::chat::upstream::sse::{Event, Parser};
 use crate::listener::Address;
@@ -33,6 +34,8 @@ pub struct Server {
     pub authority: String,
     /// What stands before `/api`, as in `/chat`.
     pub base: String,
+    /// Its certificate, where it is our own server with TLS: this one is believed and no other.
+    pub certfile: Option<PathBuf>,
 }
 
 impl Server {
@@ -43,7 +46,7 @@ impl Server {
     pub fn parse(text: &str) -> Result<Server, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
-            return Ok(Server { place: Place::Unix(path), authority: "localhost".to_owned(), base: String::new() });
+            return Ok(Server::of(Place::Unix(path), "localhost", String::new()));
         }
         let wrong = || format!("{text:?}: write http://host:port, https://host or unix:/path");
         let tls = text.strip_prefix("https://");
@@ -60,22 +63,35 @@ impl Server {
             Some(_) => Place::Tls(host, port.unwrap_or(HTTPS_PORT)),
             None => Place::Tcp(host, port.unwrap_or(HTTP_PORT)),
         };
-        Ok(Server { place, authority: authority.to_owned(), base })
+        Ok(Server::of(place, authority, base))
     }
 
-    /// The one that listens at a configured address; a wildcard is asked at its loopback.
-    pub fn at(address: &Address) -> Server {
-        match address {
+    fn of(place: Place, authority: &str, base: String) -> Server {
+        Server { place, authority: authority.to_owned(), base, certfile: None }
+    }
+
+    /// True when TLS is spoken.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.place, Place::Tls(..)) || self.certfile.is_some()
+    }
+
+    /// The one that listens at a configured address, with TLS by this certificate; a wildcard is asked at its loopback.
+    pub fn at(address: &Address, certfile: Option<PathBuf>) -> Server {
+        let server = match address {
             Address::Tcp(tcp) => {
                 let tcp = reachable(*tcp);
-                let place = Place::Tcp(tcp.ip().to_string(), tcp.port());
-                Server { place, authority: tcp.to_string(), base: String::new() }
+                let (host, port) = (tcp.ip().to_string(), tcp.port());
+                let place = if certfile.is_some() { Place::Tls(host, port) } else { Place::Tcp(host, port) };
+                Server::of(place, &tcp.to_string(), String::new())
             }
-            Address::Admin(address) => Server::at(address),
-            Address::Unix(path) => {
-                Server { place: Place::Unix(path.clone()), authority: "localhost".to_owned(), base: String::new() }
+            Address::Unix(path) => Server::of(Place::Unix(path.clone()), "localhost", String::new()),
+            Address::Admin(address) => return Server::at(address, None),
+            // Known to the server alone: whoever asks has no such descriptor.
+            Address::Inherited(_) => {
+                Server::of(Place::Unix(PathBuf::from(address.to_string())), "localhost", String::new())
             }
-        }
+        };
+        Server { certfile, ..server }
     }
 }
 
@@ -133,7 +149,11 @@ impl Asker {
         let header = |key: &str| HeaderValue::from_str(&format!("Bearer {}", key.trim()));
         let mut key = key.map(header).transpose().map_err(|_| "CHATCORN_API_KEY is not a key".to_owned())?;
         key.iter_mut().for_each(|key| key.set_sensitive(true));
-        let client = Client::builder(TokioExecutor::new()).build(Connector::new(server.place.clone(), CONNECT_LIMIT));
+        let connector = match &server.certfile {
+            Some(own) => Connector::trusting(server.place.clone(), CONNECT_LIMIT, Trust::own(own)?.client()),
+            None => Connector::new(server.place.clone(), CONNECT_LIMIT),
+        };
+        let client = Client::builder(TokioExecutor::new()).build(connector);
         Ok(Asker { server, key, client })
     }
 
@@ -264,10 +284,8 @@ mod tests {
 
     #[test]
     fn addresses_are_understood_as_people_write_them() {
-        let tcp = |host: &str, port, authority: &str, base: &str| Server {
-            place: Place::Tcp(host.into(), port),
-            authority: authority.into(),
-            base: base.into(),
+        let tcp = |host: &str, port, authority: &str, base: &str| {
+            Server::of(Place::Tcp(host.into(), port), authority, base.into())
         };
         for (text, server) in [
             ("http://h:7860", tcp("h", 7860, "h:7860", "")),
@@ -283,7 +301,8 @@ mod tests {
             assert!(Server::parse(bad).is_err(), "{bad}");
         }
         let any = Address::Tcp("0.0.0.0:7860".parse().unwrap());
-        assert_eq!(Server::at(&any).to_string(), "http://127.0.0.1:7860");
+        assert_eq!(Server::at(&any, None).to_string(), "http://127.0.0.1:7860");
+        assert_eq!(Server::at(&any, Some("c.pem".into())).to_string(), "https://127.0.0.1:7860");
     }
 
     #[test]

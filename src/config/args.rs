@@ -108,7 +108,8 @@ fn command() -> Command {
     let check = with_settings(Command::new("check").about("Load and validate the configuration; exit 0 or 78"));
     let config = with_settings(Command::new("config").about("Print each setting, its value and where it came from"));
     let migrate = with_settings(Command::new("migrate").about("Bring the session store's schema up to date"));
-    let health = with_settings(Command::new("healthcheck").about("Ask the running server's /healthz; exit 0 or 1"));
+    let health =
+        with_settings(with_url(Command::new("healthcheck").about("Ask the running server's /healthz; exit 0 or 1")));
     let redact = with_settings(Command::new("redact").about("Filter stdin through the log redactor"));
     let chat = with_settings(with_url(
         Command::new("chat")
@@ -151,7 +152,9 @@ fn switch(name: &'static str, help: &'static str) -> Arg {
 
 fn with_url(command: Command) -> Command {
     command.arg(
-        Arg::new("url").value_name("URL").help("http://host:port or unix:/path [default: where `serve` would listen]"),
+        Arg::new("url")
+            .value_name("URL")
+            .help("http(s)://host:port or unix:/path [default: where `serve` would listen]"),
     )
 }
 

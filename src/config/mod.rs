@@ -9,6 +9,7 @@
 
 pub mod args;
 mod dotenv;
+mod listen;
 pub mod plan;
 pub mod problem;
 pub mod raw;
@@ -53,7 +54,21 @@ impl Sources {
     pub fn addresses(&self) -> Vec<Address> {
         let mut problems = Problems::default();
         let raw = self.raw(&mut problems);
-        plan::addresses(&mut Values { raw: &raw, problems: &mut problems })
+        listen::addresses(&mut Values { raw: &raw, problems: &mut problems })
+    }
+
+    /// `--certfile`.
+    pub fn certfile(&self) -> Option<PathBuf> {
+        let mut problems = Problems::default();
+        let raw = self.raw(&mut problems);
+        Values { raw: &raw, problems: &mut problems }.path("certfile")
+    }
+
+    /// `--proxy-protocol`.
+    pub fn proxy_protocol(&self) -> bool {
+        let mut problems = Problems::default();
+        let raw = self.raw(&mut problems);
+        Values { raw: &raw, problems: &mut problems }.word("proxy_protocol").as_deref() == Some("true")
     }
 
     /// `API_KEYS_FILE`.

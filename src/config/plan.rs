@@ -1,5 +1,6 @@
 //! From what is written to what is meant: one [`Plan`], and every problem on the way.
 
+use super::listen::addresses;
 use super::problem::Problems;
 use super::raw::Raw;
 use super::values::Values;
@@ -7,8 +8,8 @@ use crate::chat::store;
 use crate::chat::upstream::connector::Place;
 use crate::chat::upstream::{Limits, TARGETS_MAX, Target};
 use crate::limit::{self, Trusted};
-use crate::listener::{Address, Wanted};
-use crate::sys::process;
+use crate::listener::{Address, Wanted, inherited};
+use crate::sys::{fd, process};
 use crate::{chat, engine, http, log, master, worker};
 use http_types::HeaderValue;
 use std::ffi::OsString;
@@ -25,8 +26,6 @@ const HUGGING_FACE: &str = "https://router.huggingface.co/v1";
 const CHARS_PER_TOKEN: u64 = 4;
 /// An upstream's context is not known; its own refusal says when it is full.
 const UPSTREAM_CONTEXT_CHARS: usize = 100_000;
-/// Descriptors beside connections: logs, store, upstreams, the runtime.
-const DESCRIPTORS_BESIDE: u64 = 256;
 
 /// Everything that `serve` needs.
 pub struct Plan {
@@ -36,8 +35,6 @@ pub struct Plan {
     pub pidfile: Option<PathBuf>,
     /// Working directory.
     pub chdir: Option<PathBuf>,
-    /// Descriptors that a worker needs.
-    pub descriptors: u64,
     /// Variables that this process and its children shall see mended.
     pub mended: Vec<(&'static str, String)>,
 }
@@ -61,10 +58,11 @@ pub fn resolve(
     let addresses = addresses(&mut values);
     worker.http.auth = keys(&mut values, &addresses, worker.limits.as_mut());
     let backlog = values.count("backlog") as i32;
+    let tls = worker.http.front.tls.is_some();
     let umask = umask(&mut values);
     let mended = vec![("OMP_NUM_THREADS", omp.to_string()), ("MKL_NUM_THREADS", mkl.to_string())];
     log_places(&log, identity, &mut values);
-    let descriptors = worker.connections_max + DESCRIPTORS_BESIDE;
+    descriptors(&worker, &mut values);
     let control = control_socket(&values);
     let (pidfile, chdir) = (values.path("pid"), values.path("chdir"));
     if !problems.errors().is_empty() {
@@ -75,7 +73,7 @@ pub fn resolve(
     let shape = master::Shape { engine: engine.as_ref().map(fingerprint), ..shape };
     let master = master::Plan {
         shape,
-        listen: Wanted { addresses, backlog, umask },
+        listen: Wanted { addresses, backlog, umask, tls },
         worker,
         log,
         engine,
@@ -84,7 +82,7 @@ pub fn resolve(
         environment: child_environment(environment, &mended),
         warnings: warnings.collect(),
     };
-    Some(Plan { master, pidfile, chdir, descriptors, mended })
+    Some(Plan { master, pidfile, chdir, mended })
 }
 
 fn shape(values: &mut Values<'_>) -> master::Shape {
@@ -471,31 +469,6 @@ fn identity(values: &mut Values<'_>) -> Option<process::Identity> {
     }
 }
 
-/// Where to listen.
-pub fn addresses(values: &mut Values<'_>) -> Vec<Address> {
-    let port = values.optional_count("port");
-    let texts = match (values.is_set("bind"), port) {
-        (false, Some(port)) => vec![format!("0.0.0.0:{port}")],
-        _ => values.texts("bind"),
-    };
-    let public = parsed(values, "bind", texts);
-    let admin = values.texts("admin_bind").into_iter().filter(|text| !text.is_empty()).collect();
-    let admin = parsed(values, "admin_bind", admin);
-    public.into_iter().chain(admin.into_iter().map(|address| Address::Admin(Box::new(address)))).collect()
-}
-
-fn parsed(values: &mut Values<'_>, key: &str, texts: Vec<String>) -> Vec<Address> {
-    let source = values.source(key);
-    let mut addresses = Vec::new();
-    for text in texts {
-        match Address::parse(&text) {
-            Ok(address) => addresses.push(address),
-            Err(reason) => values.problems.error(&source, reason),
-        }
-    }
-    addresses
-}
-
 /// The operators' socket, the same for the server and for the commands that are run where it runs.
 pub fn control_socket(values: &Values<'_>) -> PathBuf {
     let base = values.path("chdir").or_else(|| std::env::current_dir().ok()).unwrap_or_default();
@@ -538,11 +511,25 @@ fn log_places(log: &log::Plan, identity: Option<process::Identity>, values: &mut
     }
 }
 
+/// A limit that the connections do not fit into is raised by whoever starts this program, and by nobody else.
+fn descriptors(worker: &worker::Plan, values: &mut Values<'_>) {
+    let needed = worker.descriptors();
+    if let Some(hard) = fd::hard_limit().ok().filter(|hard| *hard < needed) {
+        let text = format!(
+            "worker_connections = {} needs {needed} descriptors, and at most {hard} may be open: raise LimitNOFILE= or \
+             ulimit -n",
+            worker.connections_max
+        );
+        values.problems.advice(text);
+    }
+}
+
 /// What an exec'd child sees: no secret, and the mended values.
 fn child_environment(environment: &[(OsString, OsString)], mended: &[(&str, String)]) -> Vec<(OsString, OsString)> {
     let kept = environment.iter().filter(|(name, _)| {
         let name = name.to_string_lossy();
-        !super::settings::is_secret_env(&name) && !mended.iter().any(|(other, _)| *other == name)
+        let private = super::settings::is_secret_env(&name) || inherited::FOR_ONE_PROCESS.contains(&&*name);
+        !private && !mended.iter().any(|(other, _)| *other == name)
     });
     let mended = mended.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     kept.cloned().chain(mended).collect()
@@ -570,6 +557,7 @@ mod tests {
     fn an_executed_child_gets_no_secret() {
         let pair = |name: &str, value: &str| (OsString::from(name), OsString::from(value));
         let environment = [pair("HF_TOKEN", "hf_x"), pair("PATH", "/bin"), pair("OMP_NUM_THREADS", "99")];
+        let environment = [&environment[..], &[pair("NOTIFY_SOCKET", "@x"), pair("LISTEN_FDS", "1")]].concat();
         let child = child_environment(&environment, &[("OMP_NUM_THREADS", "4".into())]);
         assert_eq!(child, [pair("PATH", "/bin"), pair("OMP_NUM_THREADS", "4")]);
     }

@@ -84,9 +84,9 @@ const DAY_S: f64 = 86_400.0;
 /// The table. Its order is the order of `--help` and of `chatcorn config`.
 #[rustfmt::skip]
 pub const SETTINGS: &[Setting] = &[
-    many(one(SERVER, "bind", "BIND", "bind", Text, "0.0.0.0:7860", "where to listen: host:port or unix:/path; repeatable")),
+    many(one(SERVER, "bind", "BIND", "bind", Text, "0.0.0.0:7860", "where to listen: host:port, unix:/path, or fd://N or fd://NAME from systemd; repeatable")),
     one(SERVER, "port", "PORT", "", Count(1, 65_535), "", "a port on every address, when bind is not set (container platforms)"),
-    many(one(SERVER, "admin_bind", "ADMIN_BIND", "admin-bind", Text, "", "where operators find /metrics and /status: host:port or unix:/path")),
+    many(one(SERVER, "admin_bind", "ADMIN_BIND", "admin-bind", Text, "", "where operators find /metrics and /status: host:port, unix:/path, or fd://NAME")),
     one(SERVER, "backlog", "BACKLOG", "backlog", Count(1, 65_535), "2048", "connections that the kernel holds until one is accepted"),
 
     one(WORKERS, "workers", "WEB_CONCURRENCY", "workers", Count(1, 64), "4", "worker processes"),

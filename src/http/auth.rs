@@ -120,14 +120,21 @@ impl Door {
 
 /// The id comes from our own file's keys, never from a request.
 fn touch(directory: &Path, id: &str) -> io::Result<()> {
-    if let Err(error) = std::fs::DirBuilder::new().mode(0o700).create(directory)
-        && error.kind() != io::ErrorKind::AlreadyExists
-    {
-        return Err(error);
-    }
+    make_directory(directory)?;
     let path = directory.join(id);
     let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.set_modified(SystemTime::now())
+}
+
+/// Makes the directory of last uses, unless it is there.
+///
+/// # Errors
+/// The kernel's.
+pub fn make_directory(directory: &Path) -> io::Result<()> {
+    match std::fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// `Authorization: Bearer` first; another scheme is somebody else's.

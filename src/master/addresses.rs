@@ -35,7 +35,7 @@ impl Addresses {
             });
         let set = found.collect::<Result<Vec<_>, _>>()?;
         for new in set.iter().filter(|new| !there.iter().any(|old| Rc::ptr_eq(new, old))) {
-            tracing::info!(address = %new.address(), "listening");
+            tracing::info!(address = %wanted.shown(new.address()), "listening");
         }
         self.sets.insert(next, set);
         Ok(())

@@ -24,6 +24,7 @@ mod settle;
 mod state;
 mod status;
 mod stop;
+mod systemd;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -116,6 +117,8 @@ pub struct Master {
     newest: u32,
     load: Load,
     notify: Notify,
+    /// Of the last reload or upgrade, for systemd.
+    remark: &'static str,
     next_scan: Duration,
     waiting: Waiting,
     history: History,
@@ -155,7 +158,7 @@ pub fn run(
     };
     let state = State::new(plan.shape.clone());
     let inbox = Inbox::open(Control::open(&plan.control), BTreeMap::new())?;
-    let notify = Notify::from_environment(&plan.environment);
+    let notify = Notify::from_environment(&origin.environment, false);
     let plans = BTreeMap::from([(0, plan)]);
     let (waiting, history) = (Waiting::default(), History::default());
     let (next_scan, started) = (Duration::ZERO, clock::monotonic());
@@ -168,6 +171,7 @@ pub fn run(
         newest: 0,
         load,
         notify,
+        remark: "",
         next_scan,
         waiting,
         history,
@@ -215,7 +219,7 @@ impl Master {
     fn greet(&self) {
         let Some(plan) = self.plans.get(&0) else { return };
         for listener in self.launcher.addresses.of(0) {
-            tracing::info!(address = %listener.address(), version = env!("CARGO_PKG_VERSION"), "listening");
+            tracing::info!(address = %plan.listen.shown(listener.address()), version = env!("CARGO_PKG_VERSION"), "listening");
         }
         plan.warnings.iter().for_each(Notice::log);
         if process::is_root() && plan.identity.is_none() {
@@ -295,6 +299,7 @@ impl Master {
 
     fn load(&mut self) -> Event {
         self.reload_begins();
+        self.notify.reloading();
         let next = self.newest + 1;
         let read = (self.load)().and_then(|plan| {
             self.launcher.addresses.prepare(self.state.generation, next, &plan.listen)?;
@@ -323,27 +328,26 @@ impl Master {
         self.launcher.counts.forget(generation);
     }
 
-    fn tell_systemd(&self, report: &Report) {
-        match report {
-            Report::Serving { workers } => self.notify.ready(&format!("{workers} workers serve")),
-            Report::Reloaded { workers, .. } => self.notify.ready(&format!("reloaded; {workers} workers serve")),
-            Report::ReloadRefused { .. } => self.notify.ready("reload refused; everything stays as it was"),
-            Report::Phase { to: Phase::Reloading, .. } => self.notify.reloading(),
-            Report::Phase { to: Phase::Stopping, .. } => self.notify.stopping(self.state.stop_limit()),
-            _ => {}
-        }
-    }
-
-    /// Workers whose loops have been silent for too long, once a second.
+    /// Workers whose loops have been silent for too long; once a second, or as often as a watchdog wants.
     fn scan(&mut self) -> Vec<Event> {
         let now = clock::monotonic();
-        if now < self.next_scan || self.state.phase() == Phase::Stopping {
-            self.next_scan = self.next_scan.max(now + Duration::from_millis(1));
+        if now < self.next_scan {
             return Vec::new();
         }
-        self.next_scan = now + SCAN;
-        self.notify.alive(now);
-        self.launcher.counts.sweep();
+        self.next_scan = now + self.notify.every().unwrap_or(SCAN).min(SCAN);
+        let silent = match self.state.phase() {
+            Phase::Stopping => Vec::new(),
+            _ => {
+                self.launcher.counts.sweep();
+                self.silent(now)
+            }
+        };
+        // Only now: the loop turned, and every heartbeat was looked at.
+        self.tell_systemd_how_it_goes(now);
+        silent
+    }
+
+    fn silent(&self, now: Duration) -> Vec<Event> {
         let now_ms = now.as_millis() as u64;
         let limit = self.state.hang_timeout();
         let silence = |slot: usize| {

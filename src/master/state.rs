@@ -257,11 +257,6 @@ impl State {
         self.roster.of(Kind::Worker).filter(|child| child.life == Life::Ready).map(|child| (child.id, child.slot))
     }
 
-    /// How long a graceful stop takes at most, with its helpers.
-    pub fn stop_limit(&self) -> Duration {
-        self.shape.drain_delay + self.shape.graceful_timeout + KILL_AFTER + HELPERS_END_LIMIT * 2
-    }
-
     /// See [`Shape::hang_timeout`].
     pub fn hang_timeout(&self) -> Duration {
         self.shape.hang_timeout

@@ -101,6 +101,15 @@ fn close_range(first: RawFd, last: RawFd) {
     }
 }
 
+/// The most descriptors that this process may raise its limit to.
+///
+/// # Errors
+/// None that the kernel documents for these arguments.
+pub fn hard_limit() -> io::Result<u64> {
+    use nix::sys::resource::{Resource, getrlimit};
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.1)
+}
+
 /// Raises the soft limit of open descriptors to what the connections need, as far as the hard limit allows.
 ///
 /// # Errors

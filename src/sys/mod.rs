@@ -5,7 +5,8 @@
 //! signal   kernel -> self-pipe -> one byte a signal
 //! wait     reap every child that has ended
 //! exec     replace a forked child by a program
-//! process  what a child gives up: user, privileges, its parent's death
+//! process  what a child gives up: user, privileges, its parent's death, its place before the OOM killer
+//! confine  what a child cannot do any more: files, signals, system calls
 //! fd       descriptors: adopt, pairs, packets
 //! readiness  descriptors that an event loop watches
 //! shm      sealed shared memory as words
@@ -18,6 +19,7 @@
 #![allow(unsafe_code)]
 
 pub mod clock;
+pub mod confine;
 pub mod env;
 pub mod exec;
 pub mod fd;

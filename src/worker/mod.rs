@@ -1,7 +1,7 @@
 //! A worker's life in order:
 //!
 //! ```text
-//! forked ─▶ logs ─▶ store ─▶ one event loop a thread ─▶ ready ─▶ serving ─▶ drain ─▶ gone
+//! forked ─▶ limits, walls ─▶ logs ─▶ store ─▶ one event loop a thread ─▶ ready ─▶ serving ─▶ drain ─▶ gone
 //! ```
 //! Each runtime thread is a loop of its own (a *lane*) with its own sockets, front and upstream connections; they share
 //! the store and the switches of the drain. The first one also listens to the master: its words, its signals, and its
@@ -13,6 +13,7 @@ mod accept;
 mod balance;
 mod drain;
 pub mod link;
+mod walls;
 
 use crate::board::{Board, Lane, Sender, State};
 use crate::chat::{self, Chat, store::Store};
@@ -22,7 +23,7 @@ use crate::http::{self, App};
 use crate::limit::{self, Limiter};
 use crate::listener::Gate;
 use crate::log;
-use crate::sys::{clock, readiness, signal::SelfPipe};
+use crate::sys::{clock, fd, readiness, signal::SelfPipe};
 use balance::Balance;
 use drain::Switches;
 use link::{Received, ToMaster, ToWorker};
@@ -41,6 +42,8 @@ const BEAT: Duration = Duration::from_millis(500);
 const TEND: Duration = Duration::from_secs(1);
 /// Old sessions are looked for once an hour, and soon after a start.
 const PURGE_EVERY_TICKS: u64 = 3600;
+/// Descriptors beside connections: logs, store, upstreams, the runtime.
+const DESCRIPTORS_BESIDE: u64 = 256;
 /// Threads for name lookups; they end when they are idle.
 const BLOCKING_THREADS_MAX: usize = 2;
 
@@ -61,6 +64,13 @@ pub struct Plan {
     pub limits: Option<limit::Plan>,
     /// Its logs.
     pub log: log::Plan,
+}
+
+impl Plan {
+    /// Descriptors that one worker needs.
+    pub fn descriptors(&self) -> u64 {
+        self.connections_max + DESCRIPTORS_BESIDE
+    }
 }
 
 /// What a worker is given.
@@ -85,8 +95,11 @@ pub struct Kit {
 pub fn run(kit: Kit) -> i32 {
     let slot = kit.board.slot(kit.slot);
     slot.enter(std::process::id(), kit.plan.threads);
+    let _ = fd::raise_limit(kit.plan.descriptors());
+    let walls = walls::raise(&kit.plan);
     let started = log::start_worker(&kit.plan.log, Sender::Slot(kit.slot), kit.log, kit.board);
     let ended = started.as_ref().map_err(Clone::clone).and_then(|_| {
+        walls.report();
         let store = Store::open(&kit.plan.store).map_err(|error| format!("session store: {error}"))?;
         let shared = Shared {
             health: Arc::new(chat::Watch::new(kit.board, kit.plan.chat.engine)),

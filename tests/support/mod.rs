@@ -7,6 +7,7 @@ mod load;
 mod postgres;
 mod redis;
 mod server;
+mod systemd;
 mod upstream;
 mod venv;
 
@@ -17,6 +18,7 @@ pub use load::Load;
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use server::{Server, lives, run};
+pub use systemd::{Systemd, activate};
 pub use upstream::{Upstream, Way};
 pub use venv::python_with;
 

@@ -5,6 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -71,7 +72,12 @@ impl Server {
     /// Waits until all workers serve.
     pub fn serving(mut self) -> Server {
         let listening = self.expect("listening");
-        self.address = listening["address"].as_str().unwrap().trim_start_matches("http://").to_owned();
+        self.address = listening["address"]
+            .as_str()
+            .unwrap()
+            .trim_start_matches("http://")
+            .trim_start_matches("https://")
+            .to_owned();
         self.expect("serving");
         self
     }
@@ -83,18 +89,41 @@ impl Server {
 
     /// The same through another program (`prlimit …`), which becomes it or is its only parent.
     pub fn spawn_under(wrapper: &[&str], variables: &[(&str, &str)], files: &[(&str, &str)]) -> Server {
+        Server::spawn_given(wrapper, variables, files, Vec::new(), |_| true)
+    }
+
+    /// The same with sockets as its stdin and stdout, and only those of the usual variables that `keeps` names.
+    pub fn spawn_given(
+        wrapper: &[&str],
+        variables: &[(&str, &str)],
+        files: &[(&str, &str)],
+        sockets: Vec<OwnedFd>,
+        keeps: impl Fn(&str) -> bool,
+    ) -> Server {
         let home = place();
         for (name, text) in files {
             std::fs::write(home.join(name), text).unwrap();
         }
         let mut command = program(&home, wrapper);
         command.env("CHAT_UPSTREAM", "http://127.0.0.1:9").envs(variables.iter().copied());
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if !keeps("BIND") {
+            command.env_remove("BIND");
+        }
+        let mut sockets = sockets.into_iter();
+        if let Some(socket) = sockets.next() {
+            command.stdin(socket);
+        }
+        if let Some(socket) = sockets.next() {
+            command.stdout(socket);
+        }
+        let mut child = command.spawn().unwrap();
+        drop(command);
         let said = Arc::new(Mutex::new(String::new()));
         let (sender, lines) = channel();
-        let streams: [Box<dyn Read + Send>; 2] =
-            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
-        for stream in streams {
+        let stdout = child.stdout.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>);
+        let stderr = child.stderr.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>);
+        for stream in [stdout, stderr].into_iter().flatten() {
             let (sender, said) = (sender.clone(), said.clone());
             std::thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {

@@ -39,7 +39,7 @@ pub struct Connector {
 }
 
 /// The system's certificates are read once a process.
-static TLS: LazyLock<TlsConnector> = LazyLock::new(|| {
+static TLS: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
     let mut roots = RootCertStore::empty();
     let loaded = rustls_native_certs::load_native_certs();
     let (added, _) = roots.add_parsable_certificates(loaded.certs);
@@ -49,14 +49,24 @@ static TLS: LazyLock<TlsConnector> = LazyLock::new(|| {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let config =
         config.with_safe_default_protocol_versions().unwrap_or_else(|_| unreachable!("ring has TLS 1.2 and 1.3"));
-    TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
 });
+
+/// A TLS client that believes the system's certificate authorities.
+pub fn trusting_the_system() -> Arc<ClientConfig> {
+    TLS.clone()
+}
 
 impl Connector {
     /// A connector that gives up after `limit`.
     pub fn new(place: Place, limit: Duration) -> Connector {
         let tls = matches!(place, Place::Tls(..)).then(|| TLS.clone());
-        Connector { place: Arc::new(place), limit, tls }
+        Connector { place: Arc::new(place), limit, tls: tls.map(TlsConnector::from) }
+    }
+
+    /// The same, with another trust than the system's.
+    pub fn trusting(place: Place, limit: Duration, trust: Arc<ClientConfig>) -> Connector {
+        Connector { place: Arc::new(place), limit, tls: Some(TlsConnector::from(trust)) }
     }
 
     /// One connection.

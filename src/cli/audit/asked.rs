@@ -1,20 +1,18 @@
 //! What a running server answers, byte by byte: a malformed request is among them.
 
 use super::{Audit, Finding, text};
-use crate::chat::upstream::connector::Place;
-use crate::cli::server::{CONNECT_LIMIT, Server};
+use crate::cli::server::Server;
+use crate::cli::wire::{self, Most, Trust};
 use crate::config::raw::Raw;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Longest answer that is looked at, in bytes.
-const ANSWER_BYTES_MAX: u64 = 256 << 10;
 /// For one answer, and for a line to reach the log.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Of one answer that is looked at.
+const ANSWER_MOST: Most = Most { bytes: 256 << 10, time: LIMIT };
 /// Most requests that `--try-limit` sends.
 const TRIES_MAX: u32 = 300;
 /// New bytes of a log file that are looked through.
@@ -256,24 +254,8 @@ fn get(server: &Server, path: &str, lines: &str) -> io::Result<Answer> {
 
 /// Sends bytes as they are on a connection of their own, and reads what comes back.
 fn exchange(server: &Server, bytes: &[u8]) -> io::Result<Answer> {
-    let answer = match &server.place {
-        Place::Unix(path) => {
-            let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(LIMIT))?;
-            read(stream, bytes)?
-        }
-        Place::Tcp(host, port) => {
-            let address = (host.as_str(), *port).to_socket_addrs()?.next();
-            let address = address.ok_or_else(|| io::Error::other("the name has no address"))?;
-            let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)?;
-            stream.set_read_timeout(Some(LIMIT))?;
-            read(stream, bytes)?
-        }
-        Place::Tls(..) => {
-            let what = "raw bytes are not sent by https: name the server behind the proxy, by http:// or unix:";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
-        }
-    };
+    let trust = server.is_tls().then_some(Trust::System);
+    let answer = wire::exchange(server, trust.as_ref(), bytes, ANSWER_MOST)?;
     let text = String::from_utf8_lossy(&answer);
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("no HTTP"))?;
     let mut lines = head.lines();
@@ -284,15 +266,4 @@ fn exchange(server: &Server, bytes: &[u8]) -> io::Result<Answer> {
         headers: headers.map(|(name, value)| (name.to_lowercase(), value.trim().to_owned())).collect(),
         body: body.to_owned(),
     })
-}
-
-fn read(mut stream: impl Read + Write, bytes: &[u8]) -> io::Result<Vec<u8>> {
-    stream.write_all(bytes)?;
-    let mut answer = Vec::new();
-    match stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer) {
-        // A refusal may close before all that was sent is read.
-        Err(_) if !answer.is_empty() => Ok(answer),
-        Err(error) => Err(error),
-        Ok(_) => Ok(answer),
-    }
 }

@@ -169,7 +169,7 @@ pub fn resume(plan: Plan, parcel: &Parcel, load: Load) -> io::Result<Master> {
     };
     let control = Control::adopt(old.control, &plan.control, &old.calls);
     let links = old.links.iter().map(|(id, raw)| Ok((*id, fd::duplicate(*raw)?))).collect::<io::Result<_>>()?;
-    let notify = Notify::from_environment(&plan.environment);
+    let notify = Notify::from_environment(&parcel.origin.environment, state.announced);
     let former = old.old.filter(|_| parcel.way == Way::Forward).map(fd::duplicate).transpose()?;
     let inbox = Inbox::open(control, links)?;
     // Everything is held by a duplicate now: until here the former program could still have gone on.
@@ -182,6 +182,7 @@ pub fn resume(plan: Plan, parcel: &Parcel, load: Load) -> io::Result<Master> {
         newest: parcel.newest,
         load,
         notify,
+        remark: "",
         next_scan: Duration::ZERO,
         waiting: parcel.waiting(),
         history,

@@ -221,11 +221,11 @@ impl Postgres {
         let limit = if matches!(answering, Answering::Log) { DETACHED_LIMIT } else { CALL_LIMIT };
         let job = Job { ask, answering, until: Instant::now() + limit };
         let queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        match queue.as_ref().map(|queue| queue.try_send(job)) {
-            Some(Ok(())) => Ok(()),
-            Some(Err(TrySendError::Full(_))) => Err(StoreError::Overloaded),
-            Some(Err(TrySendError::Closed(_))) | None => Err(StoreError::Failed("the store is closed".to_owned())),
-        }
+        let closed = || StoreError::Failed("the store is closed".to_owned());
+        queue.as_ref().ok_or_else(closed)?.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => StoreError::Overloaded,
+            TrySendError::Closed(_) => closed(),
+        })
     }
 }
 

@@ -121,15 +121,25 @@ pub const DELETE: &str = "DELETE FROM chatcorn.sessions WHERE id = $1";
 
 /// What a connection has prepared.
 pub struct Statements {
+    /// Stores a message.
     pub begin: Statement,
+    /// Sets a session's mode.
     pub set_mode: Statement,
+    /// Stores a reply.
     pub finish: Statement,
+    /// Reads a session's mode.
     pub mode: Statement,
+    /// Deletes old sessions.
     pub purge: Statement,
+    /// Asks whether writing is allowed.
     pub probe: Statement,
 }
 
 impl Statements {
+    /// Prepares all of them.
+    ///
+    /// # Errors
+    /// The server's.
     pub async fn prepare(client: &Client) -> Result<Statements, tokio_postgres::Error> {
         Ok(Statements {
             begin: client.prepare(BEGIN).await?,
