@@ -133,7 +133,7 @@ fn a_server_without_room_or_that_only_reads_is_a_503() {
     postgres.sql("SELECT pg_reload_conf()");
     until("a refusal", || chat(&server).status == 503);
     only_chat_is_refused(&server);
-    postgres.sql("SET default_transaction_read_only = off; SET transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only");
+    postgres.sql("ALTER SYSTEM RESET default_transaction_read_only");
     postgres.sql("SELECT pg_reload_conf()");
     until("chat again", || chat(&server).status == 200);
 }
