@@ -5,14 +5,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod answers;
 mod audit;
 mod balance;
 mod breakdown;
+mod chaos;
 mod chat;
+mod clock;
 mod configuration;
 mod errors;
 mod faults;
+mod front;
 mod heads;
+mod http2;
 mod keys;
 mod limits;
 mod logs;
@@ -29,6 +34,7 @@ mod page;
 mod postgres;
 mod privileges;
 mod reload;
+mod secrets;
 mod sessions;
 mod store;
 mod supervision;

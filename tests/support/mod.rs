@@ -16,7 +16,7 @@ pub use client::{Answer, Connection, post};
 pub use footprint::Footprint;
 pub use load::Load;
 pub use postgres::Postgres;
-pub use redis::Redis;
+pub use redis::{Between, Manner, Redis, cluster, free_port};
 pub use server::{Server, lives, run};
 pub use systemd::{Systemd, activate};
 pub use upstream::{Upstream, Way};
