@@ -22,10 +22,8 @@ use ::http as http_types;
 
 /// `huggingface` stands for this router's address; its token is `HF_TOKEN`.
 const HUGGING_FACE: &str = "https://router.huggingface.co/v1";
-/// Characters that a token of the context stands for, at least in English; `chat` sends less when it is not so.
-const CHARS_PER_TOKEN: u64 = 4;
-/// An upstream's context is not known; its own refusal says when it is full.
-const UPSTREAM_CONTEXT_CHARS: usize = 100_000;
+/// Estimated tokens for one of the engine's: it counts itself, and gets all that could fit.
+const ENGINE_ESTIMATE: u64 = 4;
 
 /// Everything that `serve` needs.
 pub struct Plan {
@@ -351,9 +349,10 @@ fn chat_plan(
     socket: &[u8],
 ) -> chat::Plan {
     let tokens_max = values.count("max_tokens");
-    let context_chars_max = engine.map_or(UPSTREAM_CONTEXT_CHARS, |engine| {
-        (u64::from(engine.context).saturating_sub(tokens_max) * CHARS_PER_TOKEN) as usize
-    });
+    let context_tokens_max = match engine {
+        Some(engine) => u64::from(engine.context) * ENGINE_ESTIMATE,
+        None => values.count("upstream_context").saturating_sub(tokens_max),
+    };
     let targets = match engine {
         Some(_) => vec![Target {
             place: Place::Unix(abstract_path(socket)),
@@ -376,7 +375,7 @@ fn chat_plan(
         system_prompt: values.text("system_prompt"),
         tokens_max: tokens_max as u32,
         temperature: values.decimal("temperature") as f32,
-        context_chars_max,
+        context_tokens_max: context_tokens_max as usize,
     }
 }
 
