@@ -33,6 +33,7 @@ mod operator;
 mod page;
 mod postgres;
 mod privileges;
+mod redaction;
 mod reload;
 mod secrets;
 mod sessions;
