@@ -68,10 +68,10 @@ def kill(program):
 
 
 class Server:
-    """One Chatcorn; leaving the block ends it and what it left."""
+    """One Chatcorn with these variables; leaving the block ends it and what it left."""
 
-    def __init__(self, program):
-        self.program = program
+    def __init__(self, program, **variables):
+        self.program, self.variables = program, variables
 
     def __enter__(self):
         self.home = tempfile.TemporaryDirectory(prefix="chatcorn-bench-")
@@ -79,7 +79,7 @@ class Server:
         self.log, write = os.pipe()
         os.set_blocking(self.log, False)
         self.partial = b""
-        environment = dict(os.environ, **settings(self.home.name))
+        environment = os.environ | settings(self.home.name) | self.variables
         command = [self.program, "serve", "--bind", f"127.0.0.1:{self.port}"]
         self.started = time.monotonic()
         self.process = subprocess.Popen(command, cwd=self.home.name, env=environment, stdin=subprocess.DEVNULL,

@@ -1,7 +1,8 @@
-"""Reloads under load, Chatcorn beside nginx and gunicorn: `reload.py PROGRAM [PEERS]`.
+"""Reloads and upgrades under load, Chatcorn beside nginx and gunicorn: `reload.py PROGRAM [PEERS]`.
 
 An open-loop client asks 300 times a second, half on kept connections that never retry, half on a new connection each,
-with POSTs that a fake upstream answers; meanwhile each server gets 20 HUPs. Prints tab-separated rows: name, value, goal.
+with POSTs that a fake upstream answers; meanwhile each server gets 20 HUPs, and Chatcorn 10 USR2 after that (nginx and gunicorn need two signals and change
+their pid). Prints tab-separated rows: name, value, goal.
 PEERS is a folder that may hold a virtual environment with gunicorn and Flask; a peer that is not there is named as absent.
 """
 
@@ -18,7 +19,7 @@ import time
 
 import measure
 
-RELOADS = 20
+RELOADS, UPGRADES = 20, 10
 RELOAD_EVERY_S = 1.5
 KEPT, KEPT_EVERY_S = 30, 0.2
 SINGLE_EVERY_S = 1 / 150
@@ -37,7 +38,9 @@ def main():
 async def compare(program, peers):
     upstream = await asyncio.start_server(answer_upstream, "127.0.0.1", 0)
     address = "http://127.0.0.1:%d/v1" % upstream.sockets[0].getsockname()[1]
-    await run("chatcorn", lambda home, port: chatcorn(program, home, port, address))
+    own = lambda home, port: chatcorn(program, home, port, address)
+    await run("chatcorn", own)
+    await run("chatcorn", own, UPGRADES, signal.SIGUSR2)
     if shutil.which("nginx", path="/usr/sbin:/usr/bin"):
         await run("nginx", nginx)
     if peers and (peers / "bin/gunicorn").exists():
@@ -46,31 +49,32 @@ async def compare(program, peers):
         measure.row("reloads, gunicorn", "not installed here", "")
 
 
-async def run(name, start):
+async def run(name, start, count=RELOADS, what=signal.SIGHUP):
     with tempfile.TemporaryDirectory(prefix="chatcorn-bench-") as home:
         port = measure.free_port()
         process = start(pathlib.Path(home), port)
         try:
             await answers(port)
-            tally = await under_reloads(process, port)
+            tally = await under_reloads(process, port, count, what)
         finally:
             process.terminate()
             process.wait(40)
     asked, failed = tally["asked"], tally["failed"]
     goal = "0 failed" if name == "chatcorn" else ""
-    measure.row(f"{RELOADS} reloads at 300 POSTs/s, {name}", f"{failed} of {asked} failed", goal)
+    called = "reloads" if what == signal.SIGHUP else "upgrades"
+    measure.row(f"{count} {called} at 300 POSTs/s, {name}", f"{failed} of {asked} failed", goal)
     for reason, count in sorted(tally["why"].items()):
         print(f"  {name}: {count} x {reason}", file=sys.stderr)
 
 
-async def under_reloads(process, port):
+async def under_reloads(process, port, count, what):
     tally = {"asked": 0, "failed": 0, "why": {}}
     stop = asyncio.Event()
     clients = [asyncio.create_task(kept(port, number, stop, tally)) for number in range(KEPT)]
     clients.append(asyncio.create_task(single(port, stop, tally)))
     await asyncio.sleep(1)
-    for _ in range(RELOADS):
-        process.send_signal(signal.SIGHUP)
+    for _ in range(count):
+        process.send_signal(what)
         await asyncio.sleep(RELOAD_EVERY_S)
     stop.set()
     await asyncio.gather(*clients)

@@ -106,6 +106,7 @@ fn stop_waits_for_what_is_under_way_and_says_so() {
     drop(connection);
     let stopped = stop.wait_with_output().unwrap();
     assert!(stopped.status.success() && out(&stopped).contains("stopped, exit code 0"), "{stopped:?}");
+    assert!(out(&stopped).contains("requests in flight: 1, connections left: 1"), "{stopped:?}");
     assert_eq!(server.wait().code(), Some(0));
     assert!(!server.home.join("control.sock").exists());
     assert_eq!(server.order(&["status"]).status.code(), Some(1));

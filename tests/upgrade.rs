@@ -119,6 +119,52 @@ fn a_program_that_does_not_stand_is_refused_and_nothing_changes() {
     assert!(server.order(&["upgrade"]).status.success());
 }
 
+/// A program that proves itself with a parcel that somebody else has written.
+const OTHER_PARCEL: &str = r#"#!/usr/bin/python3
+import fcntl, os, re, sys
+text = open("/proc/self/fd/" + os.environ["CHATCORN_HANDOVER"], "rb").read()
+find, put = open("change", "rb").read().split(b"\n")
+parcel = os.memfd_create("other", os.MFD_ALLOW_SEALING)
+os.write(parcel, re.sub(find, put, text, count=1))
+fcntl.fcntl(parcel, fcntl.F_ADD_SEALS, 15)
+os.set_inheritable(parcel, True)
+os.environ["CHATCORN_HANDOVER"] = str(parcel)
+os.execv("./real", ["chatcorn"] + sys.argv[1:])
+"#;
+
+#[test]
+fn a_parcel_that_cannot_be_read_is_refused_in_the_proof() {
+    let server = start(&[]);
+    std::fs::copy(env!("CARGO_BIN_EXE_chatcorn"), server.home.join("real")).unwrap();
+    let workers = server.children("worker");
+    install(&server, OTHER_PARCEL, 0o755);
+    for (find, put, what) in [
+        (r#""version":\d+"#, r#""version":4000000"#, "state of version 4000000"),
+        (r#""version":\d+"#, r#""version":0"#, "state of version 0"),
+        (r#""layout":\[\d+"#, r#""layout":[7"#, "its own layout of shared memory"),
+        (r#""mind":\{"#, r#""mind":{"phase":7,"x":{"#, "handed-over state"),
+        (r#""mind":\{"phase":""#, r#""mind":{"phase":"Un"#, "the running master's state"),
+        (r#""board":\d+"#, r#""board":0"#, "the running server's board"),
+        (r"^\{", "[", "handed-over state"),
+    ] {
+        std::fs::write(server.home.join("change"), format!("{find}\n{put}")).unwrap();
+        let reason = refusal(&server.order(&["upgrade"]));
+        assert!(reason.contains(what), "{what:?} in {reason}");
+        assert_eq!(server.children("worker"), workers);
+    }
+    let status = server.status();
+    assert_eq!((&status["last_upgrade"]["done"], &status["upgrade"]), (&false.into(), &serde_json::Value::Null));
+    install_again(&server);
+    let upgraded = server.order(&["upgrade"]);
+    assert!(upgraded.status.success(), "{upgraded:?}");
+    let told = String::from_utf8(upgraded.stdout).unwrap();
+    for part in ["proving the new program", "replacing this one", "(1 of 4)", "(4 of 4)", "upgraded"] {
+        assert!(told.contains(part), "{part:?} in {told}");
+    }
+    assert_eq!(server.status()["last_upgrade"]["done"], true);
+    assert!(String::from_utf8(server.order(&["status"]).stdout).unwrap().contains("upgrade   done"));
+}
+
 #[test]
 fn a_second_upgrade_meanwhile_is_refused() {
     let server = start(&[("BOOT_TIMEOUT", "10")]);

@@ -14,10 +14,14 @@ pub fn status(status: &Value) -> String {
     for listener in status["listeners"].as_array().into_iter().flatten() {
         let _ = writeln!(text, "listens   {}", word(listener));
     }
-    let reload = &status["last_reload"];
-    if reload.is_object() {
-        let how = if reload["done"] == true { "done" } else { "refused" };
-        let _ = writeln!(text, "reload    {how} {} ago: {}", self::age(&reload["age_s"]), word(&reload["text"]));
+    if let Some(stage) = status["upgrade"].as_str() {
+        let _ = writeln!(text, "upgrade   under way: {stage}");
+    }
+    for (name, last) in [("reload ", &status["last_reload"]), ("upgrade", &status["last_upgrade"])] {
+        if last.is_object() {
+            let how = if last["done"] == true { "done" } else { "refused" };
+            let _ = writeln!(text, "{name}   {how} {} ago: {}", self::age(&last["age_s"]), word(&last["text"]));
+        }
     }
     text.push_str(&helpers(status));
     let _ = writeln!(text, "\n{HEAD}");

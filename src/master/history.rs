@@ -1,4 +1,4 @@
-//! What happened so far, for whoever asks: restarts and why, the last reload. Pure.
+//! What happened so far, for whoever asks: restarts and why, the last reload and upgrade. Pure.
 
 use super::report::Report;
 use super::roster::Kind;
@@ -15,6 +15,8 @@ pub struct History {
     pub helpers: BTreeMap<String, Death>,
     /// How the last reload went.
     pub reload: Option<Reload>,
+    /// How the last upgrade went.
+    pub upgrade: Option<Reload>,
 }
 
 /// Deaths in one place.
@@ -26,7 +28,7 @@ pub struct Death {
     pub last: String,
 }
 
-/// One reload.
+/// One reload, or one upgrade.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Reload {
     /// It was done, and not refused.
@@ -55,6 +57,13 @@ impl History {
             }
             Report::ReloadRefused { reason } => {
                 self.reload = Some(Reload { done: false, text: reason.clone(), at: now });
+            }
+            Report::Upgraded => {
+                let text = format!("version {}", env!("CARGO_PKG_VERSION"));
+                self.upgrade = Some(Reload { done: true, text, at: now });
+            }
+            Report::UpgradeRefused { reason } => {
+                self.upgrade = Some(Reload { done: false, text: reason.clone(), at: now });
             }
             _ => {}
         }

@@ -3,6 +3,7 @@
 use super::Plan;
 use super::addresses::Addresses;
 use super::counts::Counts;
+use super::engines::Engines;
 use super::handover::{Origin, Parcel, proof};
 use super::roster::{Child, Kind};
 use crate::board::{Board, Sender};
@@ -15,7 +16,6 @@ use crate::sys::{exec, fd, process, signal};
 use crate::worker::link::{self, ToMaster};
 use crate::worker::{self, Kit};
 use nix::sys::signal::Signal;
-use socket2::Socket;
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -37,8 +37,8 @@ pub struct Launcher {
     pub pipes: Pipes,
     /// To the log process that lives, to hand it new pipes.
     pub log_link: Option<OwnedFd>,
-    /// The engine's listening socket, kept over its restarts.
-    pub engine_socket: Option<Socket>,
+    /// The engine's listening sockets, kept over its restarts.
+    pub engines: Engines,
     /// This process.
     pub master: i32,
     /// How it was started.
@@ -57,7 +57,7 @@ impl Launcher {
         match child.kind {
             Kind::Log => self.log(plan),
             Kind::Migration => self.migration(plan),
-            Kind::Engine => self.engine(plan),
+            Kind::Engine => self.engine(plan, child.generation),
             Kind::Worker => self.worker(plan, child),
             Kind::Proof => Err(io::Error::other("a proof needs a parcel")),
         }
@@ -165,8 +165,8 @@ impl Launcher {
         Ok((pid, ours))
     }
 
-    fn engine(&mut self, plan: &Plan) -> io::Result<Made> {
-        let (Some(engine), Some(socket)) = (&plan.engine, &self.engine_socket) else {
+    fn engine(&mut self, plan: &Plan, generation: u32) -> io::Result<Made> {
+        let (Some(engine), Some(socket)) = (&plan.engine, self.engines.of(generation)) else {
             return Err(io::Error::other("no engine is configured"));
         };
         let socket = socket.try_clone()?;

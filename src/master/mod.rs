@@ -12,6 +12,7 @@ mod addresses;
 mod cause;
 pub mod control;
 mod counts;
+mod engines;
 pub mod handover;
 mod history;
 mod inbox;
@@ -44,6 +45,7 @@ use crate::worker::{self, link};
 use addresses::Addresses;
 use control::Control;
 use counts::Counts;
+use engines::Engines;
 use handover::Origin;
 use history::History;
 use inbox::Inbox;
@@ -154,7 +156,7 @@ pub fn run(
         addresses: Addresses::new(0, listeners),
         pipes,
         log_link: None,
-        engine_socket,
+        engines: Engines::new(0, engine_socket),
         master,
         origin: origin.clone(),
     };
@@ -304,10 +306,14 @@ impl Master {
         self.reload_begins();
         self.notify.reloading();
         let next = self.newest + 1;
-        let read = (self.load)().and_then(|plan| {
+        let read = (self.load)().and_then(|mut plan| {
             self.launcher.addresses.prepare(self.state.generation, next, &plan.listen)?;
             let counts = self.launcher.counts.prepare(next, plan.worker.limits.as_ref());
             counts.map_err(|error| format!("limits: {error}"))?;
+            if self.state.rolls_engine(&plan.shape) {
+                self.launcher.engines.prepare(next).map_err(|error| format!("a new engine's socket: {error}"))?;
+            }
+            self.launcher.engines.lead(next, &mut plan.worker.chat);
             Ok(plan)
         });
         match read {
@@ -329,6 +335,7 @@ impl Master {
         self.plans.remove(&generation);
         self.launcher.addresses.forget(generation);
         self.launcher.counts.forget(generation);
+        self.launcher.engines.forget(generation);
     }
 
     /// Workers whose loops have been silent for too long; once a second, or as often as a watchdog wants.

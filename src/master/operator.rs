@@ -134,9 +134,14 @@ impl Master {
             Report::UpgradeRefused { reason } => self.say_to(upgrade, &Answer::Refused(reason.clone())),
             Report::Phase { to: Phase::Stopping, .. } => {
                 self.say_to(|wants| wants != For::Stop, &Answer::Refused("the server stops".into()));
+                self.tell_progress();
             }
             Report::Ready { kind, pid, after, .. } => {
-                let text = format!("{} {pid} is ready after {} ms", kind.as_str(), after.as_millis());
+                let of = match (kind, self.state.rolled()) {
+                    (Kind::Worker, Some((ready, wanted))) => format!(" ({ready} of {wanted})"),
+                    _ => String::new(),
+                };
+                let text = format!("{} {pid} is ready after {} ms{of}", kind.as_str(), after.as_millis());
                 self.say_to(|wants| reload(wants) || upgrade(wants), &Answer::Progress(text));
             }
             Report::Ended { child, how, .. } => {
@@ -159,9 +164,13 @@ impl Master {
         self.waiting.next_word = now + TELL_EVERY;
         let workers: Vec<_> = self.state.roster.of(Kind::Worker).filter(|child| child.life != Life::Killed).collect();
         if !workers.is_empty() {
-            let lanes = workers.iter().flat_map(|child| self.launcher.board.slot(child.slot).lanes());
-            let in_flight: u64 = lanes.map(|lane| lane.in_flight()).fold(0, u64::saturating_add);
-            let text = format!("{} workers drain, {in_flight} requests in flight", workers.len());
+            let lanes = || workers.iter().flat_map(|child| self.launcher.board.slot(child.slot).lanes());
+            let in_flight: u64 = lanes().map(|lane| lane.in_flight()).fold(0, u64::saturating_add);
+            let connections: u64 = lanes().map(|lane| lane.connections()).fold(0, u64::saturating_add);
+            let text = format!(
+                "workers that drain: {}, requests in flight: {in_flight}, connections left: {connections}",
+                workers.len()
+            );
             self.say_to(|wants| wants == For::Stop, &Answer::Progress(text));
         }
     }

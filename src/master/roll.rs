@@ -1,8 +1,9 @@
 //! A reload: one new worker proves that the new configuration stands, then the rest, then the old ones drain. Pure.
 
 use super::report::Report;
-use super::roster::{ChildId, Kind, Life, Place};
+use super::roster::{Child, ChildId, Kind, Life, Place};
 use super::state::{Action, Phase, Shape, State};
+use super::upgrade::Upgrade;
 use std::time::Duration;
 
 /// How far it is.
@@ -10,6 +11,8 @@ use std::time::Duration;
 pub enum Stage {
     /// This child brings the schema up to date.
     Migrating(ChildId),
+    /// This engine comes up beside the one that serves.
+    Preparing(ChildId),
     /// Done; the canary is next.
     Migrated,
     /// This worker is the first of its generation.
@@ -52,7 +55,36 @@ impl State {
         self.upgrade_failed(&reason);
     }
 
-    pub(super) fn migrated_for_roll(&mut self) {
+    /// An engine is rolled by an upgrade, which brings new code, and by a reload that changes its settings.
+    pub(super) fn rolls_engine(&self, shape: &Shape) -> bool {
+        let both = shape.engine.is_some() && self.shape.engine.is_some();
+        both && (self.upgrade == Some(Upgrade::Rolling) || shape.engine != self.shape.engine)
+    }
+
+    pub(super) fn migrated_for_roll(&mut self, now: Duration) {
+        let Some((generation, shape)) = self.roll.as_ref().map(|roll| (roll.generation, roll.shape.clone())) else {
+            return;
+        };
+        let stage = match self.rolls_engine(&shape) {
+            true => Stage::Preparing(self.launch(now, Kind::Engine, generation)),
+            false => Stage::Migrated,
+        };
+        if let Some(roll) = &mut self.roll {
+            roll.stage = stage;
+        }
+    }
+
+    /// This engine is the one that the reload under way waits for.
+    pub(super) fn engine_comes(&self, id: ChildId) -> bool {
+        self.roll.as_ref().is_some_and(|roll| roll.stage == Stage::Preparing(id))
+    }
+
+    /// An engine of this generation is the one that workers are to use now.
+    pub(super) fn engine_serves(&self, generation: u32) -> bool {
+        (self.engine_since..=self.generation).contains(&generation)
+    }
+
+    pub(super) fn prepared_for_roll(&mut self) {
         if let Some(roll) = &mut self.roll {
             roll.stage = Stage::Migrated;
         }
@@ -62,7 +94,7 @@ impl State {
         let Some(roll) = self.roll.as_mut().filter(|roll| roll.stage == Stage::Canary(id)) else { return };
         roll.stage = Stage::Rest;
         let (generation, shape) = (roll.generation, roll.shape.clone());
-        let engine_changed = shape.engine != self.shape.engine;
+        let engine_changed = self.rolls_engine(&shape) || shape.engine.is_none();
         // TTIN and TTOU are kept until the configured number itself changes.
         if shape.workers != self.shape.workers {
             self.places.resize_with(shape.workers, Place::default);
@@ -74,7 +106,7 @@ impl State {
         self.act(Action::Forget(old));
         self.retire_log(now);
         if engine_changed {
-            self.replace_engine(now);
+            self.engine_since = generation;
         }
     }
 
@@ -88,10 +120,21 @@ impl State {
     pub(super) fn refuse_roll(&mut self, reason: &str) {
         if let Some(roll) = self.roll.take() {
             self.act(Action::Forget(roll.generation));
+            let coming = self.roster.of(Kind::Engine).filter(|child| child.generation > self.generation);
+            for id in coming.map(|child| child.id).collect::<Vec<_>>() {
+                self.kill(id, "its reload was refused");
+            }
             self.report(Report::ReloadRefused { reason: reason.to_owned() });
             self.enter(Phase::Running);
             self.upgrade_failed(reason);
         }
+    }
+
+    /// Of the reload under way: workers of its generation that are ready, and those wanted.
+    pub(super) fn rolled(&self) -> Option<(usize, usize)> {
+        let roll = self.roll.as_ref()?;
+        let ready = |child: &&Child| child.generation == roll.generation && child.life == Life::Ready;
+        Some((self.roster.of(Kind::Worker).filter(ready).count(), roll.shape.workers.max(self.places.len())))
     }
 
     pub(super) fn settle_roll(&mut self, now: Duration) {

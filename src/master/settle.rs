@@ -27,6 +27,7 @@ impl State {
             Phase::Stopping => self.settle_stopping(now),
             Phase::Booting | Phase::Running | Phase::Reloading => {
                 self.settle_helper(now, Kind::Engine, self.shape.engine.is_some());
+                self.settle_former_engines(now);
                 self.settle_store(now);
                 self.settle_workers(now);
                 self.settle_upgrade(now);
@@ -37,9 +38,20 @@ impl State {
     }
 
     fn settle_helper(&mut self, now: Duration, kind: Kind, wanted: bool) {
-        let absent = self.roster.of(kind).next().is_none();
+        let serves = |child: &Child| kind != Kind::Engine || self.engine_serves(child.generation);
+        let absent = !self.roster.of(kind).any(serves);
         if wanted && absent && self.helpers[helper(kind)].not_before() <= now {
             self.launch(now, kind, self.generation);
+        }
+    }
+
+    /// A former engine ends with the last worker that uses it.
+    fn settle_former_engines(&mut self, now: Duration) {
+        let since = self.engine_since;
+        if !self.roster.of(Kind::Worker).any(|child| child.generation < since) {
+            let former = self.roster.of(Kind::Engine).filter(|child| child.generation < since);
+            let former = former.map(|child| child.id).collect();
+            self.end(now, former);
         }
     }
 
@@ -116,14 +128,18 @@ impl State {
         }
     }
 
-    /// Asks once (the log process ends by itself, at end of file), and leaves the rest to `overdue`.
     fn end_helpers(&mut self, now: Duration, kind: Kind) {
-        for id in self.ids(kind) {
+        self.end(now, self.ids(kind));
+    }
+
+    /// Asks once (the log process ends by itself, at end of file), and leaves the rest to `overdue`.
+    fn end(&mut self, now: Duration, helpers: Vec<ChildId>) {
+        for id in helpers {
             let Some(child) = self.roster.get_mut(id) else { continue };
             if matches!(child.life, Life::Ready | Life::Booting(_)) {
                 child.life = Life::Leaving(now + HELPERS_END_LIMIT);
                 child.ended_for = Some("its work is done".into());
-                let pid = child.pid;
+                let (kind, pid) = (child.kind, child.pid);
                 if kind == Kind::Engine {
                     self.act(Action::Kill(pid, Signal::SIGTERM));
                 }
@@ -136,10 +152,5 @@ impl State {
     pub(super) fn retire_log(&mut self, now: Duration) {
         self.end_helpers(now, Kind::Log);
         self.act(Action::RetireLog);
-    }
-
-    /// Ends the engine whose settings a reload changed; `settle` starts the new one.
-    pub(super) fn replace_engine(&mut self, now: Duration) {
-        self.end_helpers(now, Kind::Engine);
     }
 }

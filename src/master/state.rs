@@ -173,6 +173,8 @@ pub struct State {
     pub(super) migrated: bool,
     pub(super) announced: bool,
     pub(super) helpers: [Backoff; 2],
+    /// The engine that serves now began with this generation; one of an older generation ends with its last worker.
+    pub(super) engine_since: u32,
     engine_state: EngineState,
     pub(super) logs_closed: bool,
     pub(super) exit_code: i32,
@@ -197,6 +199,7 @@ impl State {
             migrated: false,
             announced: false,
             helpers: [Backoff::default(), Backoff::default()],
+            engine_since: 0,
             engine_state: EngineState::Absent,
             logs_closed: false,
             exit_code: 0,
@@ -324,7 +327,8 @@ impl State {
     fn forked(&mut self, id: ChildId, pid: i32) {
         if let Some(child) = self.roster.get_mut(id) {
             child.pid = pid;
-            if child.kind == Kind::Engine {
+            let (kind, generation) = (child.kind, child.generation);
+            if kind == Kind::Engine && self.engine_serves(generation) {
                 self.show_engine(EngineState::Loading);
             }
         }
@@ -340,8 +344,9 @@ impl State {
                 }
                 self.canary_failed(id, &reason);
             }
-            Kind::Migration => self.migration_ended(id, Err(reason)),
+            Kind::Migration => self.migration_ended(now, id, Err(reason)),
             Kind::Proof => self.proof_ended(id, Err(reason)),
+            Kind::Engine if self.engine_comes(id) => self.refuse_roll(&reason),
             Kind::Log | Kind::Engine => self.helpers[helper(child.kind)].refused(now),
         }
     }
@@ -365,10 +370,12 @@ impl State {
                     slot: child.slot,
                     after: now.saturating_sub(child.since),
                 };
-                let kind = child.kind;
+                let (kind, generation) = (child.kind, child.generation);
                 self.report(ready);
                 match kind {
-                    Kind::Engine => self.show_engine(EngineState::Ready),
+                    Kind::Engine if self.engine_comes(id) => self.prepared_for_roll(),
+                    Kind::Engine if self.engine_serves(generation) => self.show_engine(EngineState::Ready),
+                    Kind::Engine => {}
                     Kind::Worker => self.canary_ready(now, id),
                     Kind::Log | Kind::Migration | Kind::Proof => {}
                 }
@@ -388,7 +395,13 @@ impl State {
             Kind::Worker => self.worker_ended(now, &child, how),
             Kind::Migration => {
                 let ended = if how == How::Code(0) { Ok(()) } else { Err(child.reason(how)) };
-                self.migration_ended(child.id, ended);
+                self.migration_ended(now, child.id, ended);
+            }
+            Kind::Engine if self.engine_comes(child.id) => self.refuse_roll(&child.reason(how)),
+            Kind::Engine if !self.engine_serves(child.generation) => {
+                if self.shape.engine.is_none() {
+                    self.show_engine(EngineState::Absent);
+                }
             }
             Kind::Engine => {
                 self.helper_ended(now, &child);
@@ -426,10 +439,10 @@ impl State {
         }
     }
 
-    fn migration_ended(&mut self, id: ChildId, result: Result<(), String>) {
+    fn migration_ended(&mut self, now: Duration, id: ChildId, result: Result<(), String>) {
         match (self.roll.as_ref().map(|roll| roll.stage), result) {
             (Some(Stage::Migrating(own)), Err(reason)) if own == id => self.refuse_roll(&reason),
-            (Some(Stage::Migrating(own)), Ok(())) if own == id => self.migrated_for_roll(),
+            (Some(Stage::Migrating(own)), Ok(())) if own == id => self.migrated_for_roll(now),
             (_, Ok(())) => self.migrated = true,
             (_, Err(reason)) if self.phase == Phase::Booting => {
                 self.report(Report::StoreRefused { reason });

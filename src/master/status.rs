@@ -2,6 +2,7 @@
 //! display alone, from the board.
 
 use super::Master;
+use super::history::Reload;
 use super::roster::{Child, Kind, Life};
 use crate::board::EngineState;
 use crate::chat::store::Place;
@@ -31,9 +32,9 @@ impl Master {
             "log": self.log_status(now),
             "limits": self.launcher.counts.memory().map(|limits| limiter(&limits, now)),
             "store": self.store_status(),
-            "last_reload": self.history.reload.as_ref().map(|reload| {
-                json!({ "done": reload.done, "text": reload.text, "age_s": seconds(now, reload.at) })
-            }),
+            "last_reload": outcome(self.history.reload.as_ref(), now),
+            "last_upgrade": outcome(self.history.upgrade.as_ref(), now),
+            "upgrade": self.state.upgrade_stage(),
         })
     }
 
@@ -107,6 +108,10 @@ impl Master {
         };
         json!({"path": place.to_string(), "bytes": bytes})
     }
+}
+
+fn outcome(last: Option<&Reload>, now: Duration) -> Value {
+    last.map_or(Value::Null, |last| json!({"done": last.done, "text": last.text, "age_s": seconds(now, last.at)}))
 }
 
 fn state(child: &Child) -> &'static str {

@@ -285,6 +285,39 @@ fn a_reload_proves_itself_before_the_old_workers_drain() {
 }
 
 #[test]
+fn a_new_engine_comes_up_beside_the_old_which_ends_with_the_last_worker_that_uses_it() {
+    let mut world = World::booted(1);
+    let (old_engine, old_worker) = (world.pids(Kind::Engine)[0], world.pids(Kind::Worker)[0]);
+    world.on(Event::Reload);
+    world.on(Event::Loaded(1, Shape { engine: Some(2), ..shape(1) }));
+    world.end(world.pids(Kind::Migration)[0], How::Code(0));
+    let new_engine = *world.pids(Kind::Engine).last().unwrap();
+    assert_ne!(new_engine, old_engine);
+    assert_eq!(world.pids(Kind::Worker), [old_worker], "no worker before its engine");
+    world.ready(new_engine);
+    world.ready(*world.pids(Kind::Worker).last().unwrap());
+    assert!(world.killed.is_empty(), "{:?}", world.killed);
+    world.end(old_worker, How::Code(0));
+    assert_eq!(world.killed, [(old_engine, Signal::SIGTERM)]);
+    world.end(old_engine, How::Code(0));
+    assert_eq!(world.pids(Kind::Engine), [new_engine]);
+    world.end(new_engine, How::Signal(9));
+    assert_eq!(world.pids(Kind::Engine).len(), 1, "it is replaced as any other");
+}
+
+#[test]
+fn an_engine_that_does_not_come_up_is_a_refused_reload() {
+    let mut world = World::booted(1);
+    let old = [world.pids(Kind::Engine)[0], world.pids(Kind::Worker)[0]];
+    world.on(Event::Reload);
+    world.on(Event::Loaded(1, Shape { engine: Some(2), ..shape(1) }));
+    world.end(world.pids(Kind::Migration)[0], How::Code(0));
+    world.end(*world.pids(Kind::Engine).last().unwrap(), How::Code(1));
+    assert!(world.reported("ReloadRefused") && world.killed.is_empty());
+    assert_eq!([world.pids(Kind::Engine), world.pids(Kind::Worker)].concat(), old);
+}
+
+#[test]
 fn a_refused_reload_changes_nothing() {
     for refusal in 0..3 {
         let mut world = World::booted(2);

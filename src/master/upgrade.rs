@@ -51,6 +51,17 @@ impl State {
         self.upgrade.is_some() || self.upgrade_waits
     }
 
+    /// The upgrade that is under way, in one word.
+    pub(super) fn upgrade_stage(&self) -> Option<&'static str> {
+        match &self.upgrade {
+            None => self.upgrade_waits.then_some("waiting"),
+            Some(Upgrade::Proving(_)) => Some("proving"),
+            Some(Upgrade::Proven) => Some("replacing"),
+            Some(Upgrade::Rolling) => Some("rolling"),
+            Some(Upgrade::Returning(_)) => Some("returning"),
+        }
+    }
+
     /// A reload would be cut short by the replacement: it waits for it, and is part of it.
     pub(super) fn proves(&self) -> bool {
         self.upgrade_waits || matches!(self.upgrade, Some(Upgrade::Proving(_) | Upgrade::Proven))

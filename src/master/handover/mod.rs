@@ -19,6 +19,7 @@ use super::Master;
 use super::addresses::Addresses;
 use super::control::Control;
 use super::counts::Counts;
+use super::engines::Engines;
 use super::inbox::Inbox;
 use super::launch::Launcher;
 use super::notify::Notify;
@@ -108,7 +109,7 @@ impl Master {
             limits: launcher.counts.memory().map(|limits| limits.as_fd().as_raw_fd()),
             pipes: launcher.pipes.descriptors(),
             log_link: launcher.log_link.as_ref().map(raw),
-            engine_socket: launcher.engine_socket.as_ref().map(AsRawFd::as_raw_fd),
+            engine_socket: launcher.engines.of(self.state.generation).map(AsRawFd::as_raw_fd),
             links: self.inbox.descriptors(),
             control: self.inbox.control.descriptor(),
             calls: self.waiting_calls(),
@@ -163,7 +164,10 @@ pub fn resume(plan: Plan, parcel: &Parcel, load: Load) -> io::Result<Master> {
         addresses: Addresses::new(state.generation, listeners.collect::<io::Result<_>>()?),
         pipes,
         log_link: old.log_link.map(fd::duplicate).transpose()?,
-        engine_socket: old.engine_socket.map(fd::duplicate).transpose()?.map(socket2::Socket::from),
+        engines: Engines::new(
+            state.engine_since,
+            old.engine_socket.map(fd::duplicate).transpose()?.map(socket2::Socket::from),
+        ),
         master: std::process::id() as i32,
         origin: parcel.origin.clone(),
     };

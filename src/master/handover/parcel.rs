@@ -20,7 +20,7 @@ use std::time::Duration;
 /// The variable that says which descriptor the parcel is.
 pub const VARIABLE: &str = "CHATCORN_HANDOVER";
 /// Raised whenever a successor could misread what stands here or on the board.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// A mind of 128 workers takes less than a tenth of this.
 const BYTES_MAX: u64 = 4 << 20;
 

@@ -12,6 +12,7 @@ use crate::log::pipe::Pipes;
 use crate::master::Plan;
 use crate::master::addresses::Addresses;
 use crate::master::counts::Counts;
+use crate::master::engines::Engines;
 use crate::master::launch::Launcher;
 use crate::master::roster::{Child, Kind, Life};
 use crate::sys::{clock, fd, process, wait};
@@ -82,7 +83,7 @@ fn launcher(parcel: &Parcel, plan: &Plan) -> io::Result<Launcher> {
         addresses: Addresses::new(0, vec![Listener::adopt(Address::Unix(PathBuf::from("proof")), socket)]),
         pipes: Pipes::new(),
         log_link: None,
-        engine_socket: None,
+        engines: Engines::default(),
         master: std::process::id() as i32,
         origin: parcel.origin.clone(),
     })
