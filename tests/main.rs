@@ -10,6 +10,7 @@ mod balance;
 mod breakdown;
 mod chat;
 mod configuration;
+mod engine_command;
 mod errors;
 mod faults;
 mod heads;

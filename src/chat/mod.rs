@@ -36,7 +36,7 @@ use wire::Message;
 pub struct Plan {
     /// The upstreams, in order of preference; the engine's socket when there is one.
     pub targets: Vec<Target>,
-    /// True when the first target is the engine that this master supervises.
+    /// True when the only target is the engine that this master keeps alive: the board knows its state.
     pub engine: bool,
     /// Time limits of a call.
     pub limits: Limits,
@@ -112,7 +112,13 @@ impl Chat {
     /// # Errors
     /// See [`Invalid`].
     pub fn read(&self, body: Bytes) -> Result<openai::Ask, Invalid> {
-        openai::Ask::read(body, openai::Rules { own_engine: self.plan.engine, model: self.plan.model.as_deref() })
+        openai::Ask::read(
+            body,
+            openai::Rules {
+                own_engine: self.plan.targets.iter().any(|target| target.own),
+                model: self.plan.model.as_deref(),
+            },
+        )
     }
 
     /// Passes a client's own request on to the model; nothing is stored.
