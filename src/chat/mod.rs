@@ -7,6 +7,7 @@
 //! The user's turn is stored before anything is generated. Whoever holds a [`Turn`] and drops it has cancelled it: the
 //! upstream's connection closes and the store learns what there was of the reply.
 
+mod admission;
 pub mod ask;
 pub mod error;
 mod health;
@@ -48,6 +49,8 @@ pub struct Plan {
     pub tokens_max: u32,
     /// 0 to 2.
     pub temperature: f32,
+    /// Chats that a worker has under way at most.
+    pub chats_max: u32,
     /// Characters of context that are sent at most: about the engine's context, so that old turns are left out before
     /// the model refuses the conversation.
     pub context_chars_max: usize,
@@ -65,7 +68,7 @@ pub struct Chat {
 impl Chat {
     /// Made inside the runtime that uses it. `ending` turns true when a drain's limit has passed.
     pub fn new(plan: Plan, store: Store, health: Arc<Watch>, ending: watch::Receiver<bool>) -> Chat {
-        let upstream = Upstream::new(plan.targets.clone(), plan.limits);
+        let upstream = Upstream::new(plan.targets.clone(), plan.limits, health.rests.clone());
         Chat { plan, store, upstream, health, ending }
     }
 
@@ -73,8 +76,9 @@ impl Chat {
     ///
     /// # Errors
     /// The store's, or the upstream's before its first byte.
-    pub async fn open(&self, ask: Ask, principal: Principal, call: Call) -> Result<Turn, Error> {
+    pub async fn open(self: Arc<Self>, ask: Ask, principal: Principal, call: Call) -> Result<Turn, Error> {
         self.health.check_engine()?;
+        let place = self.health.admission.enter(call.client).map_err(Error::Overloaded)?;
         let session = match &ask.session_id {
             Some(id) => SessionRef::Given(id.clone()),
             None => SessionRef::Issue,
@@ -87,7 +91,7 @@ impl Chat {
             biased;
             opened = self.ask_model(&ask, &turn, &call) => {
                 self.health.saw(opened.as_ref().err());
-                opened.map(|stream| turn.streaming(stream, self.ending.clone()))
+                opened.map(|stream| turn.streaming(stream, self.ending.clone(), place))
             }
             _ = ending.wait_for(|ending| *ending) => Err(Error::Stopping),
         }
@@ -125,14 +129,15 @@ impl Chat {
     ///
     /// # Errors
     /// The upstream's before its first event.
-    pub async fn relay(&self, ask: &openai::Ask, call: &Call) -> Result<Relayed, Error> {
+    pub async fn relay(self: Arc<Self>, ask: openai::Ask, call: Call) -> Result<Relayed, Error> {
         self.health.check_engine()?;
+        let place = self.health.admission.enter(call.client).map_err(Error::Overloaded)?;
         let mut ending = self.ending.clone();
         tokio::select! {
             biased;
-            relayed = self.upstream.relay(&ask.body, ask.stream, call, self.ending.clone()) => {
+            relayed = self.upstream.relay(&ask.body, ask.stream, &call, self.ending.clone()) => {
                 self.health.saw(relayed.as_ref().err());
-                relayed
+                relayed.map(|relayed| relayed.holding(place))
             }
             _ = ending.wait_for(|ending| *ending) => Err(Error::Stopping),
         }

@@ -18,6 +18,9 @@ const CHARS_PER_TOKEN: u64 = 4;
 /// An upstream's context is not known; its own refusal says when it is full.
 const UPSTREAM_CONTEXT_CHARS: usize = 100_000;
 
+/// Connections that our engine takes, for all workers together.
+const ENGINE_CONNECTIONS: u64 = engine::CONNECTIONS_MAX as u64;
+
 /// Who answers.
 pub struct Answering {
     /// In order of preference; our engine's socket when it is the one.
@@ -173,7 +176,13 @@ pub fn chat_plan(values: &mut Values<'_>, answering: &Answering) -> chat::Plan {
         }
         _ => UPSTREAM_CONTEXT_CHARS,
     };
+    let own = answering.targets.iter().any(|target| target.own);
+    let chats_max = match own {
+        true => ENGINE_CONNECTIONS / values.count("workers").max(1),
+        false => values.count("worker_connections"),
+    };
     chat::Plan {
+        chats_max: chats_max as u32,
         // While an engine is away another upstream may answer.
         engine: answering.engine.is_some() && answering.targets.len() == 1,
         targets: answering.targets.clone(),

@@ -14,6 +14,7 @@ pub mod command;
 pub mod counters;
 pub mod job;
 pub mod pace;
+pub mod queue;
 pub mod sample;
 pub mod slot;
 pub mod text;
@@ -48,6 +49,9 @@ pub const SETTINGS_VARIABLE: &str = "CHATCORN_ENGINE";
 /// tens of microseconds and then sleeps. With the default (300,000 turns, longer than a time slice) a waiting thread
 /// eats the time of the one that it waits for as soon as anything else wants the processors.
 pub const ENVIRONMENT: &[(&str, &str)] = &[("GOMP_SPINCOUNT", "10000")];
+
+/// Connections that the engine takes at once; the workers pool theirs.
+pub const CONNECTIONS_MAX: usize = 512;
 
 /// The engine that the master keeps alive.
 #[derive(Clone, Debug)]

@@ -14,12 +14,14 @@ impl App {
         let bytes = self.read(body, &mut context).await?;
         let ask = Ask::parse(&bytes)?;
         let streamed = ask.stream;
-        let mut turn = self.chat.open(ask, principal(&context), self.call(&context)).await?;
+        let opening = self.chat.clone().open(ask, principal(&context), self.call(&context));
         if streamed {
+            let opened = events::open(opening).await?;
             let headers = self.headers.base(Base::Events, context.origin);
             let until = self.deadline(&context);
-            return Ok(with(StatusCode::OK, headers, events::start(turn, context.access.id().clone(), until)));
+            return Ok(with(StatusCode::OK, headers, events::start(opened, context.access.id().clone(), until)));
         }
+        let mut turn = opening.await?;
         let id = context.access.id().text().to_owned();
         loop {
             if let Delta::Done(reply) = turn.next(&id).await? {

@@ -133,7 +133,7 @@ enum End {
 
 impl Keeper<'_> {
     async fn keep(mut self) -> i32 {
-        tracing::info!(target: "engine", pid = self.pid, "the engine's command was started");
+        tracing::info!(pid = self.pid, "the engine's command was started");
         let end = self.until_end().await;
         if matches!(end, End::Told) {
             process::kill_group(self.pid, Signal::SIGTERM);
@@ -163,7 +163,7 @@ impl Keeper<'_> {
                 health = &mut asking => {
                     if health == Health::Good && !ready {
                         ready = true;
-                        tracing::info!(target: "engine", "ready");
+                        tracing::info!("ready");
                         let _ = say(self.link.get_ref(), &ToMaster::Ready.encode());
                     }
                     if health != Health::Silent {

@@ -78,7 +78,7 @@ impl Output {
         let line = String::from_utf8_lossy(&self.held).trim_end().to_owned();
         self.held.clear();
         if !line.is_empty() {
-            tracing::info!(target: "engine", "{line}");
+            tracing::info!("{line}");
             self.last = line;
         }
     }
