@@ -30,7 +30,9 @@ fn said(server: &Server) -> Value {
     let mut said = Value::Null;
     until("an engine that answers", || {
         let answer = server.connect().post("/v1/chat/completions", ASKED).unwrap();
-        assert!(answer.status == 200 || (answer.status == 503 && answer.header("retry-after").is_some()), "{answer:?}");
+        // A request that is under way when the engine dies is a 502.
+        let away = answer.status == 503 && answer.header("retry-after").is_some();
+        assert!(away || matches!(answer.status, 200 | 502), "{answer:?}");
         if answer.status == 200 {
             said = serde_json::from_str(answer.json()["choices"][0]["message"]["content"].as_str().unwrap()).unwrap();
         }

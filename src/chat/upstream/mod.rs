@@ -29,6 +29,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rest::Rest;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -270,7 +271,9 @@ impl Way {
 
 fn is_stale(error: &hyper_util::client::legacy::Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<hyper::Error>());
-    cause.is_some_and(hyper::Error::is_incomplete_message)
+    let reset = |error: &std::io::Error| matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+    let broken = |error: &hyper::Error| std::error::Error::source(error)?.downcast_ref().map(reset);
+    cause.is_some_and(|cause| cause.is_incomplete_message() || broken(cause) == Some(true))
 }
 
 fn none() -> Error {
