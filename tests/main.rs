@@ -5,16 +5,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod answers;
 mod audit;
 mod balance;
 mod breakdown;
+mod chaos;
 mod chat;
 mod clients;
+mod clock;
 mod configuration;
 mod engine_command;
 mod errors;
 mod faults;
+mod front;
 mod heads;
+mod http2;
 mod keys;
 mod limits;
 mod logs;
@@ -29,6 +34,7 @@ mod operator;
 mod page;
 mod privileges;
 mod reload;
+mod secrets;
 mod sessions;
 mod streams;
 mod supervision;

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 /// Streams have so long to take their error event when the engine stops.
 const STREAMS_END_MAX: Duration = Duration::from_millis(500);

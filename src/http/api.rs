@@ -14,17 +14,19 @@ impl App {
         let bytes = self.read(body, &mut context).await?;
         let ask = Ask::parse(&bytes)?;
         let streamed = ask.stream;
+        let mut spend = self.spend(ask.prompt_bytes(), self.chat.tokens_max(), &mut context).await?;
         let opening = self.chat.clone().open(ask, principal(&context), self.call(&context));
         if streamed {
             let opened = events::open(opening).await?;
             let headers = self.headers.base(Base::Events, context.origin);
             let until = self.deadline(&context);
-            return Ok(with(StatusCode::OK, headers, events::start(opened, context.access.id().clone(), until)));
+            let started = events::start(opened, context.access.id().clone(), until, spend);
+            return Ok(with(StatusCode::OK, headers, started));
         }
         let mut turn = opening.await?;
         let id = context.access.id().text().to_owned();
         loop {
-            if let Delta::Done(reply) = turn.next(&id).await? {
+            if let Delta::Done(reply) = spend.passes(turn.next(&id).await?) {
                 let json = serde_json::to_vec(&reply).map_err(|error| internal().inside(error))?;
                 return Ok(self.ok(Base::Api, &context, json.into()));
             }

@@ -5,6 +5,7 @@ use super::events::{self, Opening};
 use super::fault::{Code, Fault};
 use super::head::Refusal;
 use super::ids::Id;
+use super::spend::Spend;
 use super::strict::{Ledger, Times};
 use crate::chat::upstream::{KEEP_ALIVE, Relay, Relayed};
 use bytes::{Bytes, BytesMut};
@@ -36,7 +37,7 @@ enum Content {
     Empty,
     Whole(Bytes),
     Stream(mpsc::Receiver<Bytes>),
-    Relay(Box<Relay>, Id),
+    Relay(Box<Relay>, Id, Box<Spend>),
     Late(Box<Late>),
 }
 
@@ -45,6 +46,7 @@ struct Late {
     opening: Opening<Relayed>,
     timer: Pin<Box<Sleep>>,
     id: Id,
+    spend: Spend,
 }
 
 impl Late {
@@ -82,14 +84,14 @@ impl Body {
     }
 
     /// An upstream's events, as they come; the id is for the log.
-    pub fn relay(relay: Box<Relay>, id: Id) -> Body {
-        Body { content: Content::Relay(relay, id), access: None }
+    pub fn relay(relay: Box<Relay>, id: Id, spend: Box<Spend>) -> Body {
+        Body { content: Content::Relay(relay, id, spend), access: None }
     }
 
     /// The same before the upstream has said anything: comments until it does.
-    pub fn late_relay(opening: Opening<Relayed>, id: Id) -> Body {
+    pub fn late_relay(opening: Opening<Relayed>, id: Id, spend: Spend) -> Body {
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        Body { content: Content::Late(Box::new(Late { opening, timer, id })), access: None }
+        Body { content: Content::Late(Box::new(Late { opening, timer, id, spend })), access: None }
     }
 
     /// The access record ends with this body, or when it is dropped.
@@ -114,7 +116,10 @@ impl http_body::Body for Body {
         if let Content::Late(late) = &mut self.content {
             match ready!(late.poll(cx)) {
                 Ok(None) => return self.piece(events::COMMENT),
-                Ok(Some(Relayed::Stream(relay))) => self.content = Content::Relay(relay, late.id.clone()),
+                Ok(Some(Relayed::Stream(relay))) => {
+                    let spend = Box::new(std::mem::take(&mut late.spend));
+                    self.content = Content::Relay(relay, late.id.clone(), spend);
+                }
                 // Of an upstream that was asked for a stream.
                 Ok(Some(Relayed::Whole(_))) => self.content = Content::Empty,
                 Err(last) => {
@@ -134,9 +139,12 @@ impl http_body::Body for Body {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             Content::Stream(receiver) => ready!(receiver.poll_recv(cx)),
-            Content::Relay(relay, id) => match ready!(relay.poll_next(cx)) {
+            Content::Relay(relay, id, spend) => match ready!(relay.poll_next(cx)) {
                 Some(Err(error)) => Some(events::error_chunk(error, id.text())),
-                Some(Ok(events)) => Some(events),
+                Some(Ok(events)) => {
+                    spend.events(&events);
+                    Some(events)
+                }
                 None => None,
             },
         };

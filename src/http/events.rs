@@ -3,6 +3,7 @@
 use super::body::Body;
 use super::fault::{Fault, Shape};
 use super::ids::Id;
+use super::spend::Spend;
 use crate::chat::error::Error;
 use crate::chat::upstream::KEEP_ALIVE;
 use crate::chat::{Delta, Turn};
@@ -40,14 +41,14 @@ pub async fn open<T>(opening: impl Future<Output = Result<T, Error>> + Send + 's
 }
 
 /// Starts the pump; what it sends is the body. A reader that is slower than `until` allows is given up.
-pub fn start(opened: Opened<Turn>, id: Id, until: Instant) -> Body {
+pub fn start(opened: Opened<Turn>, id: Id, until: Instant, spend: Spend) -> Body {
     let (sender, body) = Body::stream();
     tokio::spawn(async move {
         let pumping = async {
             match opened {
-                Opened::Now(turn) => pump(turn, &sender, id.text()).await,
+                Opened::Now(turn) => pump(turn, &sender, id.text(), spend).await,
                 Opened::Later(opening) => match late(opening, &sender).await {
-                    Some(Ok(turn)) => pump(turn, &sender, id.text()).await,
+                    Some(Ok(turn)) => pump(turn, &sender, id.text(), spend).await,
                     Some(Err(error)) => drop(sender.send(failure(error, id.text())).await),
                     None => {}
                 },
@@ -74,12 +75,12 @@ async fn late(mut opening: Opening<Turn>, sender: &Sender<Bytes>) -> Option<Resu
 }
 
 /// Ends when the reply does, or when nobody reads any more.
-async fn pump(mut turn: Turn, sender: &Sender<Bytes>, id: &str) {
+async fn pump(mut turn: Turn, sender: &Sender<Bytes>, id: &str, mut spend: Spend) {
     loop {
         let next = tokio::select! {
             biased;
             () = sender.closed() => return,
-            next = timeout(KEEP_ALIVE, turn.next(id)) => next,
+            next = timeout(KEEP_ALIVE, turn.next(id)) => next.map(|next| next.map(|delta| spend.passes(delta))),
         };
         let (event, last) = match next {
             Err(_) => (COMMENT, false),

@@ -15,15 +15,21 @@ impl App {
     pub(super) async fn complete(&self, body: Incoming, mut context: Context<'_>) -> Answer {
         let ask = self.chat.read(self.read(body, &mut context).await?)?;
         let streamed = ask.stream;
+        let reply_tokens = ask.tokens_max.unwrap_or(self.chat.tokens_max());
+        let mut spend = self.spend(ask.prompt_bytes, reply_tokens, &mut context).await?;
         let relaying = self.chat.clone().relay(ask, self.call(&context));
         let opened = match streamed {
             true => events::open(relaying).await?,
             false => Opened::Now(relaying.await?),
         };
+        let id = context.access.id().clone();
         let relay = match opened {
-            Opened::Now(Relayed::Whole(json)) => return Ok(self.ok(Base::Api, &context, json)),
-            Opened::Now(Relayed::Stream(relay)) => Body::relay(relay, context.access.id().clone()),
-            Opened::Later(opening) => Body::late_relay(opening, context.access.id().clone()),
+            Opened::Now(Relayed::Whole(json)) => {
+                spend.whole(&json);
+                return Ok(self.ok(Base::Api, &context, json));
+            }
+            Opened::Now(Relayed::Stream(relay)) => Body::relay(relay, id, Box::new(spend)),
+            Opened::Later(opening) => Body::late_relay(opening, id, spend),
         };
         Ok(with(StatusCode::OK, self.headers.base(Base::Events, context.origin), relay))
     }

@@ -254,7 +254,7 @@ impl State {
 
     /// Workers that should turn their loops: for the scan of the board.
     pub fn watched(&self) -> impl Iterator<Item = (ChildId, usize)> {
-        self.roster.of(Kind::Worker).filter(|child| child.life == Life::Ready).map(|child| (child.id, child.slot))
+        self.roster.of(Kind::Worker).filter(|child| turns(child)).map(|child| (child.id, child.slot))
     }
 
     /// See [`Shape::hang_timeout`].
@@ -373,7 +373,7 @@ impl State {
                     Kind::Log | Kind::Migration | Kind::Proof => {}
                 }
             }
-            ToMaster::Ready => {}
+            ToMaster::Ready | ToMaster::Limits { .. } => {}
         }
     }
 
@@ -440,7 +440,7 @@ impl State {
     }
 
     fn silent(&mut self, id: ChildId, silence: Duration) {
-        let Some(child) = self.roster.get(id).filter(|child| child.life == Life::Ready) else { return };
+        let Some(child) = self.roster.get(id).filter(|child| turns(child)) else { return };
         self.report(Report::Hung { pid: child.pid, slot: child.slot, silence });
         self.kill(id, "its event loop did not turn");
     }
@@ -455,6 +455,11 @@ impl State {
     pub(super) fn alive_max(&self) -> usize {
         ALIVE_FACTOR_MAX * self.places.len()
     }
+}
+
+/// Who has loops: one that leaves may hang too, and its clients need not wait for the drain's limit.
+fn turns(child: &Child) -> bool {
+    child.was_ready && matches!(child.life, Life::Ready | Life::Leaving(_))
 }
 
 /// The index of a helper's back-off.
