@@ -13,11 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// `huggingface` stands for this router's address; its token is `HF_TOKEN`.
 const HUGGING_FACE: &str = "https://router.huggingface.co/v1";
-/// Characters that a token of the context stands for, at least in English; `chat` sends less when it is not so.
-const CHARS_PER_TOKEN: u64 = 4;
-/// An upstream's context is not known; its own refusal says when it is full.
-const UPSTREAM_CONTEXT_CHARS: usize = 100_000;
-
+/// Estimated tokens for one of the engine's: it counts itself, and gets all that could fit.
+const ENGINE_ESTIMATE: u64 = 4;
 /// Connections that our engine takes, for all workers together.
 const ENGINE_CONNECTIONS: u64 = engine::CONNECTIONS_MAX as u64;
 
@@ -170,11 +167,9 @@ fn without_userinfo(url: &str) -> String {
 /// A worker's chat.
 pub fn chat_plan(values: &mut Values<'_>, answering: &Answering) -> chat::Plan {
     let tokens_max = values.count("max_tokens");
-    let context_chars_max = match &answering.engine {
-        Some(engine::Plan::Own(engine)) => {
-            (u64::from(engine.context).saturating_sub(tokens_max) * CHARS_PER_TOKEN) as usize
-        }
-        _ => UPSTREAM_CONTEXT_CHARS,
+    let context_tokens_max = match &answering.engine {
+        Some(engine::Plan::Own(engine)) => u64::from(engine.context) * ENGINE_ESTIMATE,
+        _ => values.count("upstream_context").saturating_sub(tokens_max),
     };
     let own = answering.targets.iter().any(|target| target.own);
     let chats_max = match own {
@@ -195,7 +190,7 @@ pub fn chat_plan(values: &mut Values<'_>, answering: &Answering) -> chat::Plan {
         system_prompt: values.text("system_prompt"),
         tokens_max: tokens_max as u32,
         temperature: values.decimal("temperature") as f32,
-        context_chars_max,
+        context_tokens_max: context_tokens_max as usize,
     }
 }
 

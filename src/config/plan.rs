@@ -5,10 +5,11 @@ use super::model::{self, Answering};
 use super::problem::Problems;
 use super::raw::Raw;
 use super::values::Values;
+use crate::chat::store;
 use crate::limit::{self, Trusted};
 use crate::listener::{Address, Wanted, inherited};
 use crate::sys::{fd, process};
-use crate::{chat, engine, http, log, master, worker};
+use crate::{engine, http, log, master, worker};
 use std::ffi::OsString;
 use std::hash::{Hash, Hasher};
 use std::io::IsTerminal;
@@ -229,24 +230,38 @@ pub fn abstract_name(socket: &socket2::Socket) -> Option<Vec<u8>> {
     socket.local_addr().ok()?.as_abstract_namespace().map(<[u8]>::to_vec)
 }
 
-fn store(values: &mut Values<'_>) -> chat::store::Plan {
+fn store(values: &mut Values<'_>) -> store::Plan {
     let state = values.raw.variable("STATE_DIRECTORY").map(PathBuf::from);
     let default = || state.unwrap_or_else(|| PathBuf::from("data")).join("chatcorn.db");
-    let path = match values.text("database_url").filter(|url| !url.is_empty()) {
-        None => default(),
-        Some(url) => match url.strip_prefix("sqlite:") {
-            Some(path) if !path.trim_start_matches("//").is_empty() => {
-                PathBuf::from(path.strip_prefix("//").unwrap_or(path))
-            }
-            _ => {
-                let source = values.source("database_url");
-                values.problems.error(&source, "write sqlite:/path/to/file (PostgreSQL is not built yet)");
-                PathBuf::new()
-            }
-        },
+    let place = match values.text("database_url").filter(|url| !url.is_empty()) {
+        None => Ok(store::Place::File(default())),
+        Some(url) => database(&url),
     };
+    let place = place.unwrap_or_else(|reason| {
+        let source = values.source("database_url");
+        values.problems.error(&source, reason);
+        store::Place::File(PathBuf::new())
+    });
+    if let store::Place::Server(target) = &place
+        && let Some(advice) = target.advice
+    {
+        values.problems.advice(format!("DATABASE_URL: {advice}"));
+    }
     let days = values.count("session_ttl_days");
-    chat::store::Plan { path, ttl: Duration::from_secs(days * 86_400) }
+    store::Plan { place, ttl: Duration::from_secs(days * 86_400) }
+}
+
+fn database(url: &str) -> Result<store::Place, String> {
+    if store::postgres::is_url(url) {
+        let target = url.parse().map_err(|reason: String| format!("DATABASE_URL: {reason}"))?;
+        return Ok(store::Place::Server(Box::new(target)));
+    }
+    match url.strip_prefix("sqlite:") {
+        Some(path) if !path.trim_start_matches("//").is_empty() => {
+            Ok(store::Place::File(PathBuf::from(path.strip_prefix("//").unwrap_or(path))))
+        }
+        _ => Err("DATABASE_URL: write sqlite:/path/to/file or postgres://user@host/database".to_owned()),
+    }
 }
 
 pub(super) fn logs(values: &mut Values<'_>) -> log::Plan {

@@ -18,6 +18,7 @@ pub mod queue;
 pub mod sample;
 pub mod slot;
 pub mod text;
+pub mod trim;
 pub mod walls;
 
 #[cfg(feature = "engine")]
