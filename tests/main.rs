@@ -13,6 +13,7 @@ mod chaos;
 mod chat;
 mod clock;
 mod configuration;
+mod connections;
 mod errors;
 mod faults;
 mod front;
