@@ -118,6 +118,7 @@ pub const SETTINGS: &[Setting] = &[
     one(LIMITS, "rate_limit_default", "RATE_LIMIT_DEFAULT", "", Text, "200 per day;50 per hour;10 per minute", "quotas of each client"),
     one(LIMITS, "rate_limit_chat", "RATE_LIMIT_CHAT", "", Text, "10 per minute", "quotas of /api/chat, besides"),
     one(LIMITS, "rate_limit_initialize", "RATE_LIMIT_INITIALIZE", "", Text, "5 per minute", "quotas of /api/initialize, besides"),
+    one(LIMITS, "rate_limit_tokens", "RATE_LIMIT_TOKENS", "", Text, "", "budgets of each client's tokens, prompt and reply: \"20000 per day\""),
     one(LIMITS, "rate_limit_auth", "RATE_LIMIT_AUTH", "", Text, "10 per minute", "quotas of an address's attempts with a missing or wrong API key"),
     one(LIMITS, "rate_limit_endpoint_mode", "RATE_LIMIT_ENDPOINT_MODE", "", OneOf(&["add", "replace"]), "add", "whether an endpoint's quotas hold besides the client's or in their place"),
     one(LIMITS, "rate_limit_fallback", "RATE_LIMIT_FALLBACK", "", Text, "local", "who decides while Redis is away: local, divide:MACHINES, open, closed"),
@@ -127,7 +128,8 @@ pub const SETTINGS: &[Setting] = &[
     one(LIMITS, "rate_limit_ipv6_prefix", "RATE_LIMIT_IPV6_PREFIX", "", Count(48, 128), "64", "bits of an IPv6 address that are one client"),
     one(LIMITS, "rate_limit_table", "RATE_LIMIT_TABLE", "", Bytes(64 << 10, 4 << 30), "4MiB", "shared memory for counts; 4 MiB are about 50,000 clients a day"),
     one(LIMITS, "rate_limit_key", "RATE_LIMIT_KEY", "", Secret, "", "secret under which all machines hash clients in Redis"),
-    one(LIMITS, "redis_url", "REDIS_URL", "", Url, "", "Redis that machines share: redis://, unix:"),
+    one(LIMITS, "redis_url", "REDIS_URL", "", Url, "", "Redis that machines share: redis://, rediss://, unix:, redis+sentinel://, redis+cluster://"),
+    one(LIMITS, "redis_ca_file", "REDIS_CA_FILE", "", Path, "", "certificate authorities of rediss://, PEM; default: the system's"),
 
     one(LOGS, "log_dir", "LOG_DIR", "log-dir", Path, "/tmp/logs", "directory of app.log, made 0700"),
     one(LOGS, "access_logfile", "ACCESS_LOGFILE", "access-logfile", Text, "-", "a path, - for stdout, or off"),
@@ -152,7 +154,8 @@ pub const SETTINGS: &[Setting] = &[
     one(CHAT, "upstream_connect_timeout", "UPSTREAM_CONNECT_TIMEOUT", "upstream-connect-timeout", Seconds(0.05, DAY_S), "5", "seconds to connect to the upstream"),
     one(CHAT, "upstream_first_token_timeout", "UPSTREAM_FIRST_TOKEN_TIMEOUT", "upstream-first-token-timeout", Seconds(0.05, DAY_S), "60", "seconds until the first token"),
     one(CHAT, "upstream_idle_timeout", "UPSTREAM_IDLE_TIMEOUT", "upstream-idle-timeout", Seconds(0.05, DAY_S), "30", "seconds between two tokens"),
-    one(CHAT, "database_url", "DATABASE_URL", "", Url, "", "sqlite:/path; default: chatcorn.db below $STATE_DIRECTORY or ./data"),
+    one(CHAT, "upstream_context", "UPSTREAM_CONTEXT", "upstream-context", Count(256, 100_000_000), "32768", "tokens of context of the upstream's model; older turns are left out by an estimate of 3 bytes a token"),
+    one(CHAT, "database_url", "DATABASE_URL", "", Url, "", "sqlite:/path or postgres://user:password@host/database?sslmode=…; default: chatcorn.db below $STATE_DIRECTORY or ./data"),
     one(CHAT, "session_ttl_days", "SESSION_TTL_DAYS", "session-ttl-days", Count(1, 36_500), "30", "days that an idle session is kept"),
 
     one(PROCESS, "omp_num_threads", "OMP_NUM_THREADS", "", ThreadCount, "4", "compute threads, 1 to 8; anything else becomes 4"),

@@ -16,6 +16,8 @@ pub mod pace;
 pub mod sample;
 pub mod slot;
 pub mod text;
+pub mod trim;
+pub mod walls;
 
 #[cfg(feature = "engine")]
 mod answer;

@@ -135,6 +135,11 @@ impl Keys {
         all
     }
 
+    /// A key's own quotas.
+    pub fn quota(&self, id: &str) -> Option<&[Quota]> {
+        self.by_id.get(id).map(|key| key.quota.as_slice())
+    }
+
     /// Who `presented` is at `now_s`, seconds since 1970.
     pub fn look(&self, presented: &[u8], now_s: u64) -> Standing<'_> {
         let Some(id) = id_of(presented) else { return Standing::Unknown };

@@ -27,8 +27,10 @@ pub mod leaving;
 pub mod metrics;
 mod openapi;
 pub mod page;
+mod probes;
 pub mod proxy;
 pub mod route;
+mod spend;
 mod status;
 pub mod strict;
 pub mod tls;
@@ -41,6 +43,7 @@ use crate::chat::upstream::Call;
 use crate::limit::{Limiter, Peer, Trusted, Verdict};
 use crate::listener::Purpose;
 use crate::log::{self, Security};
+use crate::sys::clock;
 use access::Access;
 use admission::limited;
 use auth::{Caller, Door};
@@ -196,6 +199,7 @@ impl App {
         if let Some(verdict) = &verdict {
             verdict.headers(headers);
         }
+        spend::headers(&access, headers);
         headers.insert(REQUEST_ID, access.id().header());
         if self.leaving.closing() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -210,7 +214,9 @@ impl App {
     /// What the operators' own address serves, and nothing else does.
     fn operate(&self, head: &http::request::Parts, context: &Context<'_>) -> Answer {
         let (kind, body) = match head.uri.path() {
-            "/metrics" => ("text/plain; version=0.0.4; charset=utf-8", metrics::text(self.board)),
+            "/metrics" => {
+                ("text/plain; version=0.0.4; charset=utf-8", metrics::text(self.board, self.limiter.as_ref()))
+            }
             "/status" => ("application/json", metrics::status(self.board).to_string()),
             _ => return Err(Fault::not_found()),
         };
@@ -345,6 +351,12 @@ impl App {
 
 /// What a security reviewer wants to see.
 fn suspicious(fault: &Fault, client: Peer, id: &str) {
+    if matches!(fault.code.status().as_u16(), 400 | 404 | 405)
+        && address(client).is_some_and(|address| probes::PROBES.seen(address, clock::monotonic_ms()))
+    {
+        let count = probes::BURST.to_string();
+        log::security(Security::Probe, address(client), &[("count", &count), ("request_id", id)]);
+    }
     let what = match (fault.code, fault.code.status().as_u16()) {
         (Code::PayloadTooLarge, _) | (Code::Refused(_), 413 | 414 | 431) => Security::Oversize,
         (Code::Refused(_), 400 | 505) => Security::RequestRejected,

@@ -15,6 +15,7 @@ pub mod handover;
 mod history;
 mod inbox;
 mod launch;
+mod limits;
 mod notify;
 mod operator;
 mod report;
@@ -229,7 +230,7 @@ impl Master {
 
     fn deadline(&self) -> Duration {
         let now = clock::monotonic();
-        let scan = self.next_scan.max(now);
+        let scan = self.next_scan.max(now).min(self.limits_deadline().unwrap_or(Duration::MAX));
         self.state.deadline(now).map_or(scan, |deadline| deadline.min(scan))
     }
 

@@ -373,7 +373,7 @@ impl State {
                     Kind::Log | Kind::Migration | Kind::Proof => {}
                 }
             }
-            ToMaster::Ready => {}
+            ToMaster::Ready | ToMaster::Limits { .. } => {}
         }
     }
 

@@ -4,6 +4,7 @@
 use super::Master;
 use super::roster::{Child, Kind, Life};
 use crate::board::EngineState;
+use crate::chat::store::Place;
 use crate::engine::counters;
 use crate::limit::Shared;
 use crate::log::tally;
@@ -99,11 +100,12 @@ impl Master {
 
     fn store_status(&self) -> Value {
         let Some(plan) = self.plans.get(&self.state.generation) else { return Value::Null };
-        let path = &plan.worker.store.path;
-        json!({
-            "path": path.display().to_string(),
-            "bytes": std::fs::metadata(path).ok().map(|found| found.len()),
-        })
+        let place = &plan.worker.store.place;
+        let bytes = match place {
+            Place::File(path) => std::fs::metadata(path).ok().map(|found| found.len()),
+            Place::Server(_) => None,
+        };
+        json!({"path": place.to_string(), "bytes": bytes})
     }
 }
 
@@ -118,11 +120,14 @@ fn state(child: &Child) -> &'static str {
 
 fn limiter(limits: &Shared, now: Duration) -> Value {
     let pressure = limits.pressure();
-    let breaker = limits.breaker();
+    let (breaker, counts) = (limits.breaker(), limits.counts());
     json!({
         "clients": pressure.claimed,
         "evicted": pressure.evicted,
         "overflowed": pressure.overflowed,
+        "redis_calls": counts.calls,
+        "redis_failures": counts.failures,
+        "standby": counts.standby,
         "redis_failing": breaker.is_open() || !breaker.is_quiet(now.as_millis() as u64),
     })
 }

@@ -251,7 +251,7 @@ fn a_second_term_shortens_and_int_ends() {
     let mut world = World::booted(1);
     world.on(Event::Stop);
     world.on(Event::Stop);
-    let ToWorker::Drain { limit, .. } = world.told[1].1;
+    let ToWorker::Drain { limit, .. } = world.told[1].1 else { panic!("no drain") };
     assert_eq!(limit, Duration::from_secs(1));
     world.on(Event::StopNow);
     assert_eq!(world.killed, [(world.pids(Kind::Worker)[0], Signal::SIGQUIT)]);

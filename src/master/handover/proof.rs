@@ -60,7 +60,7 @@ fn look(parcel: &Parcel, plan: &Plan) -> Result<(), String> {
 
 fn boot(parcel: &Parcel, mut plan: Plan, place: &Place) -> Result<(), String> {
     let told = |error: io::Error| format!("a first worker: {error}");
-    plan.worker.store.path = place.0.join("proof.db");
+    plan.worker.store.place = store::Place::File(place.0.join("proof.db"));
     store::migrate(&plan.worker.store).map_err(|error| format!("an empty store: {error}"))?;
     place.give_to(plan.identity).map_err(told)?;
     let (mut launcher, limit) = (launcher(parcel, &plan).map_err(told)?, plan.shape.boot_timeout);
@@ -115,7 +115,7 @@ fn await_ready(link: &OwnedFd, limit: Duration) -> Result<(), String> {
             Received::Packet(packet) => match ToMaster::decode(&packet) {
                 Some(ToMaster::Ready) => return Ok(()),
                 Some(ToMaster::Failed(reason)) => return Err(reason),
-                None => {}
+                Some(ToMaster::Limits { .. }) | None => {}
             },
             Received::Nothing => {
                 let left = end.saturating_sub(clock::monotonic());
