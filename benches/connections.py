@@ -22,6 +22,8 @@ SLOW = 1_000
 PIPELINED = 1_000
 # What slowhttptest looks for in us: heads and bodies that do not come, answers that are not taken.
 HEADER_S, BODY_S, SLACK_S = 10, 30, 1
+# Until a connection that does nothing gives its buffers back.
+REST_S = 4
 GET = b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"
 
 
@@ -49,6 +51,8 @@ def idle(server):
             if not connection.recv(4096).startswith(b"HTTP/1.1 200"):
                 sys.exit("connections: a kept connection was not served")
         took = time.monotonic() - began
+        # The first of them have not moved for seconds by now; the last ones rest after a second, which the sweeper sees within two.
+        time.sleep(REST_S)
         each = (pss(server) - before) / IDLE
         measure.row(f"{IDLE} idle kept connections, memory of each (PSS of all processes)", f"{each:.2f} KiB", "<= 16 KiB")
         measure.row(f"{IDLE} connections opened and asked, one after the other", f"{took:.1f} s")
