@@ -22,6 +22,7 @@ mod http2;
 mod keys;
 mod limits;
 mod logs;
+mod logs_accounts;
 mod logs_faults;
 mod logs_reading;
 mod masters;
