@@ -41,7 +41,8 @@ impl Engines {
     pub fn lead(&self, generation: u32, chat: &mut chat::Plan) {
         let name = self.of(generation).and_then(|socket| socket.local_addr().ok());
         let name = name.and_then(|address| address.as_abstract_namespace().map(<[u8]>::to_vec));
-        if let (Some(name), Some(target)) = (name, chat.targets.first_mut().filter(|_| chat.engine)) {
+        if let (Some(name), Some(target)) = (name, chat.targets.first_mut().filter(|target| chat.engine && target.own))
+        {
             target.place = Place::Unix(PathBuf::from(OsString::from_vec([&[0][..], &name].concat())));
         }
     }

@@ -57,7 +57,7 @@ impl State {
 
     /// An engine is rolled by an upgrade, which brings new code, and by a reload that changes its settings.
     pub(super) fn rolls_engine(&self, shape: &Shape) -> bool {
-        let both = shape.engine.is_some() && self.shape.engine.is_some();
+        let both = shape.engine.is_some() && self.shape.engine.is_some() && shape.engine_beside;
         both && (self.upgrade == Some(Upgrade::Rolling) || shape.engine != self.shape.engine)
     }
 
@@ -95,6 +95,8 @@ impl State {
         roll.stage = Stage::Rest;
         let (generation, shape) = (roll.generation, roll.shape.clone());
         let engine_changed = self.rolls_engine(&shape) || shape.engine.is_none();
+        // Two of a foreign command would want the same port: the old one makes room.
+        let makes_room = !engine_changed && shape.engine != self.shape.engine;
         // TTIN and TTOU are kept until the configured number itself changes.
         if shape.workers != self.shape.workers {
             self.places.resize_with(shape.workers, Place::default);
@@ -107,6 +109,9 @@ impl State {
         self.retire_log(now);
         if engine_changed {
             self.engine_since = generation;
+        }
+        if makes_room {
+            self.end_helpers(now, Kind::Engine);
         }
     }
 

@@ -128,7 +128,7 @@ impl State {
         }
     }
 
-    fn end_helpers(&mut self, now: Duration, kind: Kind) {
+    pub(super) fn end_helpers(&mut self, now: Duration, kind: Kind) {
         self.end(now, self.ids(kind));
     }
 

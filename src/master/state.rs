@@ -21,8 +21,8 @@ use std::time::Duration;
 
 /// A kept connection may bring one more request for so long after the worker was told to drain.
 const GRACE: Duration = Duration::from_secs(5);
-/// Loading a model takes this long at most.
-const ENGINE_BOOT_LIMIT: Duration = Duration::from_secs(180);
+/// Loading a model takes this long at most: a large one from a slow disk takes minutes.
+const ENGINE_BOOT_LIMIT: Duration = Duration::from_secs(600);
 /// Bringing a schema up to date takes this long at most.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(120);
 /// A told child that is not gone so long after its limit is killed.
@@ -50,6 +50,8 @@ pub struct Shape {
     pub workers: usize,
     /// The engine's settings as one number; `None`: no engine.
     pub engine: Option<u64>,
+    /// It listens where we say, so a new one can come up beside it: our own, and no other command.
+    pub engine_beside: bool,
     /// A worker that is not ready by then is killed.
     pub boot_timeout: Duration,
     /// A worker whose loops have not turned for so long is killed.

@@ -16,6 +16,7 @@ fn shape(workers: usize) -> Shape {
     Shape {
         workers,
         engine: Some(1),
+        engine_beside: true,
         boot_timeout: seconds(10),
         hang_timeout: seconds(30),
         graceful_timeout: seconds(30),
