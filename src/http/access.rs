@@ -2,6 +2,7 @@
 
 use super::ids::Id;
 use super::strict::Ledger;
+use crate::board::held::{Hold, Holder, Phase};
 use crate::board::{Lane, tally};
 use crate::log::access;
 use crate::sys::clock;
@@ -17,6 +18,7 @@ pub const CLIENT_LEFT: u16 = 499;
 pub struct Access {
     lane: Lane,
     slot: usize,
+    hold: Hold,
     /// Monotonic.
     began: Duration,
     first_byte: Option<Duration>,
@@ -29,8 +31,7 @@ pub struct Access {
     user_agent: Option<HeaderValue>,
     client: Option<IpAddr>,
     ledger: Arc<Ledger>,
-    /// The route's number in [`tally::ROUTES`].
-    pub route: usize,
+    route: usize,
     /// The response's status.
     pub status: u16,
     /// Bytes of the request's body.
@@ -43,8 +44,7 @@ pub struct Access {
 impl Access {
     /// Opens the record of a request.
     pub fn begin<B>(
-        lane: Lane,
-        slot: usize,
+        (lane, slot, holder): (Lane, usize, &'static Holder),
         client: Option<IpAddr>,
         ledger: Arc<Ledger>,
         id: Id,
@@ -58,6 +58,7 @@ impl Access {
         Box::new(Access {
             lane,
             slot,
+            hold: holder.hold(id.text(), now.as_millis() as u64),
             began: now,
             first_byte: None,
             whole: None,
@@ -74,6 +75,17 @@ impl Access {
             verdict: "-",
             bytes_out: 0,
         })
+    }
+
+    /// What it asks for, a number in [`tally::ROUTES`].
+    pub fn found(&mut self, route: usize) {
+        self.route = route;
+        self.hold.route(route);
+    }
+
+    /// What it waits for from now on.
+    pub fn waits_for(&self, phase: Phase) {
+        self.hold.phase(phase);
     }
 
     /// How long ago the request began.
@@ -109,6 +121,7 @@ impl Access {
 impl Drop for Access {
     fn drop(&mut self) {
         self.lane.request_ended();
+        self.hold.release();
         self.ledger.answered();
         let duration = self.whole.unwrap_or_else(|| self.elapsed());
         self.lane.tally().ended(self.route, self.status, self.verdict, duration, self.first_byte);

@@ -6,6 +6,7 @@ use super::fault::{Code, Fault};
 use super::head::Refusal;
 use super::ids::Id;
 use super::strict::{Ledger, Times};
+use crate::board::held::Phase;
 use crate::chat::upstream::Relay;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -63,6 +64,10 @@ impl Body {
 
     /// The access record ends with this body, or when it is dropped.
     pub fn recorded(mut self, access: Box<Access>) -> Body {
+        access.waits_for(match self.content {
+            Content::Empty | Content::Whole(_) => Phase::Answer,
+            Content::Stream(_) | Content::Relay(..) => Phase::Stream,
+        });
         self.access = Some(access);
         self
     }

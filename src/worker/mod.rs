@@ -202,9 +202,8 @@ async fn lane(shared: &Shared, sockets: Vec<Gate>, number: usize, up: &mpsc::Sen
     let chat =
         Chat::new(shared.plan.chat.clone(), shared.store.clone(), shared.health.clone(), shared.ending.subscribe());
     let limiter = shared.plan.limits.as_ref().zip(shared.limits).map(|(plan, counts)| Limiter::new(plan, counts));
-    let app =
-        App::new(shared.plan.http.clone(), chat, limiter, (shared.board, shared.slot, own), shared.leaving.clone())?;
-    let app = Arc::new(app);
+    let place = (shared.board, shared.slot, number);
+    let app = Arc::new(App::new(shared.plan.http.clone(), chat, limiter, place, shared.leaving.clone())?);
     if let Some(limiter) = app.limiter() {
         tokio::spawn(limiter.keep());
     }
