@@ -93,6 +93,7 @@ fn shape(values: &mut Values<'_>) -> master::Shape {
         graceful_timeout: values.seconds("graceful_timeout"),
         request_timeout: values.seconds("timeout"),
         drain_delay: values.seconds("drain_delay"),
+        rss_bytes_max: values.bytes("max_rss"),
     }
 }
 
@@ -208,6 +209,7 @@ fn worker_plan(
     worker::Plan {
         threads: values.count("threads") as usize,
         connections_max: values.count("worker_connections"),
+        requests: (values.count("max_requests"), values.count("max_requests_jitter")),
         http: http_plan(values, shape, local_model),
         chat: chat_plan(values, upstreams, engine, engine_socket),
         store: store(values),

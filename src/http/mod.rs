@@ -185,7 +185,8 @@ impl App {
         let refusal = ledger.arrived(request.uri().path()).or_else(|| h2::refusal(&request, &self.plan.head));
         let client = self.client(peer, request.headers());
         let id = self.ids.of(request.headers());
-        let mut access = Access::begin((self.lane, self.slot, self.holder), address(client), ledger.clone(), id, &request);
+        let mut access =
+            Access::begin((self.lane, self.slot, self.holder), address(client), ledger.clone(), id, &request);
         let (head, body) = request.into_parts();
         let origin = head.headers.get(ORIGIN);
         let mut verdict = None;

@@ -30,6 +30,12 @@ impl Master {
             "log": self.log_status(now),
             "limits": self.launcher.counts.memory().map(|limits| limiter(&limits, now)),
             "store": self.store_status(),
+            "restarts": json!({
+                "causes": self.history.causes,
+                "recent": self.history.recent.iter().map(|death| {
+                    json!({ "pid": death.pid, "slot": death.slot, "text": death.text, "age_s": seconds(now, death.at) })
+                }).collect::<Vec<_>>(),
+            }),
             "last_reload": self.history.reload.as_ref().map(|reload| {
                 json!({ "done": reload.done, "text": reload.text, "age_s": seconds(now, reload.at) })
             }),
@@ -112,7 +118,8 @@ fn state(child: &Child) -> &'static str {
         Life::Booting(_) => "booting",
         Life::Ready => "ready",
         Life::Leaving(_) => "draining",
-        Life::Killed => "killed",
+        Life::Examined(..) => "hung",
+        Life::Killed(_) => "killed",
     }
 }
 

@@ -21,6 +21,7 @@ fn shape(workers: usize) -> Shape {
         graceful_timeout: seconds(30),
         request_timeout: seconds(120),
         drain_delay: Duration::ZERO,
+        rss_bytes_max: 0,
     }
 }
 

@@ -17,6 +17,8 @@ pub enum ToMaster {
     Ready,
     /// It cannot serve, and why; it leaves by itself.
     Failed(String),
+    /// It has served so much that it should be replaced, and how much.
+    Worn(String),
 }
 
 /// The master to a worker.
@@ -38,11 +40,8 @@ impl ToMaster {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             ToMaster::Ready => b"ready".to_vec(),
-            ToMaster::Failed(reason) => {
-                let mut text = format!("failed: {reason}").into_bytes();
-                text.truncate(MESSAGE_BYTES_MAX);
-                text
-            }
+            ToMaster::Failed(reason) => cut(format!("failed: {reason}")),
+            ToMaster::Worn(why) => cut(format!("worn: {why}")),
         }
     }
 
@@ -51,6 +50,7 @@ impl ToMaster {
         let text = String::from_utf8_lossy(packet);
         match text.split_once(": ") {
             Some(("failed", reason)) => Some(ToMaster::Failed(reason.to_owned())),
+            Some(("worn", why)) => Some(ToMaster::Worn(why.to_owned())),
             _ => (text == "ready").then_some(ToMaster::Ready),
         }
     }
@@ -84,6 +84,12 @@ impl ToWorker {
             _ => None,
         }
     }
+}
+
+fn cut(text: String) -> Vec<u8> {
+    let mut text = text.into_bytes();
+    text.truncate(MESSAGE_BYTES_MAX);
+    text
 }
 
 /// What a look into a link found.
@@ -128,7 +134,7 @@ mod tests {
 
     #[test]
     fn messages_survive_the_way() {
-        for message in [ToMaster::Ready, ToMaster::Failed("no model: nothing".into())] {
+        for message in [ToMaster::Ready, ToMaster::Failed("no model: nothing".into()), ToMaster::Worn("7".into())] {
             assert_eq!(ToMaster::decode(&message.encode()), Some(message));
         }
         let drain =

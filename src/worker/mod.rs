@@ -14,6 +14,7 @@ mod balance;
 mod drain;
 pub mod link;
 mod walls;
+mod wear;
 
 use crate::board::{Board, Lane, Sender, State};
 use crate::chat::{self, Chat, store::Store};
@@ -23,7 +24,7 @@ use crate::http::{self, App};
 use crate::limit::{self, Limiter};
 use crate::listener::Gate;
 use crate::log;
-use crate::sys::{clock, fd, readiness, signal::SelfPipe};
+use crate::sys::{clock, fd, readiness, signal::SelfPipe, stack};
 use balance::Balance;
 use drain::Switches;
 use link::{Received, ToMaster, ToWorker};
@@ -54,6 +55,8 @@ pub struct Plan {
     pub threads: usize,
     /// Connections at once.
     pub connections_max: u64,
+    /// Requests after which it asks to be replaced, and at most so many more, at random; 0: never.
+    pub requests: (u64, u64),
     /// Its front.
     pub http: http::Plan,
     /// Its chat.
@@ -95,6 +98,8 @@ pub struct Kit {
 pub fn run(kit: Kit) -> i32 {
     let slot = kit.board.slot(kit.slot);
     slot.enter(std::process::id(), kit.plan.threads);
+    // Without it a hang is told without stacks, and nothing else is amiss.
+    let _ = stack::prepare(slot.stack_words());
     let _ = fd::raise_limit(kit.plan.descriptors());
     let walls = walls::raise(&kit.plan);
     let started = log::start_worker(&kit.plan.log, Sender::Slot(kit.slot), kit.log, kit.board);
@@ -280,6 +285,9 @@ async fn obey(shared: &Shared, link: OwnedFd, ups: &mpsc::Receiver<io::Result<()
     let link = readiness::watch(link)?;
     let signals = readiness::watch(SelfPipe::open(&[Signal::SIGTERM, Signal::SIGQUIT])?)?;
     link::say(link.get_ref(), &ToMaster::Ready.encode())?;
+    if let Some(most) = wear::limit(shared.plan.requests)? {
+        tokio::spawn(wear::tell(slot, most, link.get_ref().try_clone()?));
+    }
     let switches = Switches {
         leaving: shared.leaving.clone(),
         stop_accepting: shared.stop.clone(),

@@ -3,6 +3,7 @@
 mod browser;
 mod client;
 mod footprint;
+mod group;
 mod load;
 mod server;
 mod systemd;
@@ -12,6 +13,7 @@ mod venv;
 pub use browser::Browser;
 pub use client::{Answer, Connection, post};
 pub use footprint::Footprint;
+pub use group::Group;
 pub use load::Load;
 pub use server::{Server, lives, run};
 pub use systemd::{Systemd, activate};

@@ -19,6 +19,7 @@ use super::Master;
 use super::addresses::Addresses;
 use super::control::Control;
 use super::counts::Counts;
+use super::death::Witness;
 use super::inbox::Inbox;
 use super::launch::Launcher;
 use super::notify::Notify;
@@ -186,6 +187,7 @@ pub fn resume(plan: Plan, parcel: &Parcel, load: Load) -> io::Result<Master> {
         next_scan: Duration::ZERO,
         waiting: parcel.waiting(),
         history,
+        witness: Witness::new(),
         started: parcel.started,
         origin: parcel.origin.clone(),
         former,
