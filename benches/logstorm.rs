@@ -124,6 +124,14 @@ impl Storm {
         println!("lines in files {lines}, torn {torn}, doubled {double}");
         println!("emitted = written + dropped + lost: {}", count.under_way() == 0);
         println!("written = lines in files: {}", lines == count.written);
+        let whole = torn == 0 && double == 0 && count.under_way() == 0 && lines == count.written;
+        println!(
+            "row\t{kills} kills of workers, {} of the log process, {rotations} rotations\t{} lines, {} lost, {}\tno line torn, doubled or uncounted",
+            LOG_KILLS_MS.len(),
+            count.emitted,
+            count.lost,
+            if whole { "whole and counted" } else { "NOT whole" }
+        );
     }
 
     fn start_log(&mut self) -> std::io::Result<()> {

@@ -1,4 +1,4 @@
-//! How fast the redactor and the access line are: `cargo bench --bench redact`.
+//! How fast the redactor is, on lines as they come and on lines made to be slow: `cargo bench --bench redact`.
 //!
 //! With files as arguments: how many of their lines the redactor alters, and the first of them.
 
@@ -22,15 +22,72 @@ fn main() {
     if !files.is_empty() {
         return altered(&redactor, &files);
     }
-    println!("{:<28} {:>8}  {:>6}", "1 KiB lines of", "MB/s", "cost");
+    println!("{:<36} {:>8}  {:>6}", "1 KiB lines of", "MB/s", "cost");
     let normal = rate(&redactor, &ordinary());
     show("ordinary lines", normal, normal);
-    for (name, piece) in INPUTS {
+    families(&redactor, normal);
+    println!("\nmade to be slow:");
+    let known = INPUTS.iter().map(|(name, piece)| {
         let line: Vec<u8> = piece.bytes().cycle().take(1024).collect();
-        show(name, rate(&redactor, &[line]), normal);
-    }
-    access_line();
+        show(name, rate(&redactor, &[line]), normal)
+    });
+    let known = known.fold(0.0, f64::max);
+    let found = hunt(&redactor, normal);
+    // Rows for bin/bench: what, value, goal.
+    println!("\nrow\tredactor, ordinary lines of 1 KiB\t{normal:.0} MB/s a core\t>= 200 MB/s");
+    println!("row\tredactor, worst of {} known inputs\t{known:.1}x the cost a byte\t<= 3x", INPUTS.len());
+    println!("row\tredactor, worst found by {HUNT_ROUNDS} tries\t{found:.1}x the cost a byte\t<= 3x");
 }
+
+/// What a secret of each family costs in an ordinary line, beside the same line without one.
+fn families(redactor: &Redactor, normal: f64) {
+    println!("\nordinary lines, each with a secret:");
+    for (family, before, alphabet, length, after) in FAMILIES {
+        let mut dice = 0x1234_5678_9abc_def1u64;
+        let secret: String =
+            (0..*length).map(|_| alphabet.as_bytes()[roll(&mut dice, alphabet.len())] as char).collect();
+        let planted = format!("{before}{secret}{after}");
+        let lines: Vec<Vec<u8>> = ordinary().into_iter().map(|line| plant(line, planted.as_bytes())).collect();
+        show(family, rate(redactor, &lines), normal);
+    }
+}
+
+/// The same length, with `planted` in its middle.
+fn plant(mut line: Vec<u8>, planted: &[u8]) -> Vec<u8> {
+    line.truncate(line.len().saturating_sub(planted.len()));
+    let middle = line.len() / 2;
+    line.splice(middle..middle, planted.iter().copied());
+    line
+}
+
+const ALNUM: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+const HEX: &str = "0123456789abcdef";
+
+/// Family, what stands before, alphabet and length of the secret, what stands after.
+const FAMILIES: &[(&str, &str, &str, usize, &str)] = &[
+    ("a maker's prefix", " with hf_", ALNUM, 34, " and "),
+    ("an id in capitals", " id AKIA", "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16, " and "),
+    ("an infix", " bot 123456789:AA", ALNUM, 33, " and "),
+    ("a webhook", " to https://hooks.slack.com/services/T1/B2/", ALNUM, 24, " and "),
+    ("a JSON Web Token", " jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.", ALNUM, 43, " and "),
+    ("a name and its value", " password=", ALNUM, 20, " and "),
+    ("a name in JSON", "{\"api_key\":\"", HEX, 32, "\"}"),
+    ("a name in JSON in JSON", "{\\\"client_secret\\\":\\\"", HEX, 32, "\\\"}"),
+    ("a name of a key", " AZURE_OPENAI_KEY: ", HEX, 32, " and "),
+    ("a flag", " --token ", HEX, 40, " and "),
+    ("a query", " /x?a=1&sig=", ALNUM, 43, "&b=2 "),
+    ("a form's part", "name=\\\"password\\\"\\r\\n\\r\\n", ALNUM, 20, "\\r\\n--x "),
+    ("a user in a URL", " postgres://app:", ALNUM, 20, "@db:5432/x "),
+    ("Bearer", " Bearer ", ALNUM, 40, " and "),
+    ("Basic", " Basic dXNlcjpw", ALNUM, 20, " and "),
+    ("Authorization", "\"authorization\":\"Token ", HEX, 40, "\" "),
+    ("Cookie", "\"cookie\":\"theme=dark; session=", ALNUM, 40, "\" "),
+    ("curl -u", " curl -u bob:", ALNUM, 20, " https://x "),
+    ("a program's flag", " mysql -u root -p", ALNUM, 20, " db "),
+    ("a private key", "-----BEGIN PRIVATE KEY-----\\n", ALNUM, 256, "\\n-----END PRIVATE KEY-----\\n"),
+    ("percent-encoded", " %70%61%73%73%77%6f%72%64%3d", ALNUM, 20, "%20and "),
+    ("\\u-escaped", " \\u0068\\u0066\\u005f", ALNUM, 34, " and "),
+];
 
 /// Lines of a running server: access, application, an upstream's error, prose.
 fn ordinary() -> Vec<Vec<u8>> {
@@ -100,8 +157,10 @@ fn rate(redactor: &Redactor, lines: &[Vec<u8>]) -> f64 {
     best
 }
 
-fn show(name: &str, rate: f64, normal: f64) {
-    println!("{name:<28} {rate:>8.0}  {:>5.1}x", normal / rate);
+/// Prints a line of the table; returns the cost.
+fn show(name: &str, rate: f64, normal: f64) -> f64 {
+    println!("{name:<36} {rate:>8.0}  {:>5.1}x", normal / rate);
+    normal / rate
 }
 
 fn altered(redactor: &Redactor, files: &[String]) {
@@ -121,43 +180,126 @@ fn altered(redactor: &Redactor, files: &[String]) {
     println!("{count} of {total} lines altered: {:.3} in 1000", count as f64 * 1000.0 / total.max(1) as f64);
 }
 
-fn access_line() {
-    use chatcorn::board::{Board, Sender};
-    use chatcorn::log::{self, Plan, access};
-    let (Ok(board), Ok((pipe, reader))) = (Board::create(), chatcorn::sys::fd::packet_pair()) else { return };
-    let drain = std::thread::spawn(move || {
-        let mut buffer = vec![0u8; 1 << 16];
-        while nix::unistd::read(&reader, &mut buffer).is_ok_and(|length| length > 0) {}
-    });
-    let Ok(guard) = log::start_worker(&Plan::default(), Sender::Slot(0), pipe, board) else { return };
-    let record = access::Record {
-        request_id: "550e8400-e29b-41d4-a716-446655440000",
-        client: Some([10, 1, 2, 3].into()),
-        method: "POST",
-        path: "/api/chat",
-        protocol: "HTTP/1.1",
-        status: 200,
-        bytes_in: 123,
-        bytes_out: 4567,
-        duration: Duration::from_micros(12_345),
-        first_byte: Some(Duration::from_micros(2_345)),
-        worker: 2,
-        verdict: "admitted",
-        user_agent: Some("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0"),
-    };
-    let count = 100_000u32;
-    let run = || {
-        let begun = cpu();
-        (0..count).for_each(|_| access::emit(black_box(&record)));
-        (cpu() - begun).as_nanos() as f64 / f64::from(count)
-    };
-    let best = (0..10).map(|_| run()).fold(f64::MAX, f64::min);
-    println!("access line: {best:.0} ns (best of 10)");
-    let begun = cpu();
-    for _ in 0..count {
-        log::flush();
+/// Looks for slower input: lines of a few pieces each, of which the slowest are changed a little, again and again.
+fn hunt(redactor: &Redactor, normal: f64) -> f64 {
+    let mut words: Vec<String> = chatcorn::log::redact::literals();
+    words.extend(GLUE.iter().chain(INPUTS.iter().map(|(_, piece)| piece)).map(|piece| (*piece).to_owned()));
+    let mut dice = 0x9e37_79b9_7f4a_7c15u64;
+    let mut slowest: Vec<(f64, Vec<usize>)> = Vec::new();
+    for round in 0..HUNT_ROUNDS {
+        let pieces = if round % 4 == 0 || slowest.is_empty() {
+            (0..1 + roll(&mut dice, 5)).map(|_| roll(&mut dice, words.len())).collect()
+        } else {
+            let parent = roll(&mut dice, slowest.len());
+            changed(slowest[parent].1.clone(), &mut dice, words.len())
+        };
+        if slowest.iter().any(|(_, known)| *known == pieces) {
+            continue;
+        }
+        let cost = normal / quick_rate(redactor, &line_of(&pieces, &words));
+        slowest.push((cost, pieces));
+        slowest.sort_by(|a, b| b.0.total_cmp(&a.0));
+        slowest.truncate(24);
     }
-    println!("empty flush: {:.1} ns", (cpu() - begun).as_nanos() as f64 / f64::from(count));
-    drop(guard);
-    let _ = drain;
+    println!("\nfound by {HUNT_ROUNDS} tries at slower ones:");
+    let shown = slowest.iter().take(8).map(|(_, pieces)| {
+        let line = line_of(pieces, &words);
+        let piece: String = pieces.iter().map(|piece| words[*piece].as_str()).collect();
+        show(&format!("{piece:?}"), rate(redactor, &[line]), normal)
+    });
+    shown.fold(0.0, f64::max)
+}
+
+const HUNT_ROUNDS: usize = 6_000;
+const GLUE: &[&str] = &[
+    " ",
+    "=",
+    ":",
+    ": ",
+    "\"",
+    "'",
+    "\\\"",
+    "\\\\\\\"",
+    "\\n",
+    "\\\\n",
+    "\n",
+    "a",
+    "1",
+    "aB3",
+    "a1b2c3d4",
+    "/",
+    "@",
+    "?",
+    "&",
+    "<",
+    ">",
+    "(",
+    "[",
+    "{",
+    "}",
+    "]",
+    ")",
+    "name=\"",
+    "value=\"",
+    ",",
+    ";",
+    "-",
+    "--",
+    "_",
+    ".",
+    "%3d",
+    "%22",
+    "\\u003a",
+    "&quot;",
+    "x",
+    "Digest ",
+    "Basic ",
+    "BEGIN ",
+    "-----END",
+    "user:pass",
+    "0123456789abcdef",
+    "$",
+    "|",
+    "is ",
+    "`",
+    "==",
+    "\r\n\r\n",
+    "\\r\\n\\r\\n",
+    "Content-Disposition: form-data; name=",
+    "eyJhbGciOiJIUzI1NiJ9.",
+    "QWxhZGRpbjpvcGVu",
+];
+
+fn roll(dice: &mut u64, sides: usize) -> usize {
+    *dice ^= *dice << 13;
+    *dice ^= *dice >> 7;
+    *dice ^= *dice << 17;
+    (*dice % sides as u64) as usize
+}
+
+fn changed(mut pieces: Vec<usize>, dice: &mut u64, words: usize) -> Vec<usize> {
+    let at = roll(dice, pieces.len());
+    match roll(dice, 4) {
+        0 if pieces.len() > 1 => drop(pieces.remove(at)),
+        1 if pieces.len() < 8 => pieces.insert(at, roll(dice, words)),
+        2 if pieces.len() < 8 => pieces.push(pieces[at]),
+        _ => pieces[at] = roll(dice, words),
+    }
+    pieces
+}
+
+fn line_of(pieces: &[usize], words: &[String]) -> Vec<u8> {
+    let piece: Vec<u8> = pieces.iter().flat_map(|piece| words[*piece].bytes()).collect();
+    piece.into_iter().cycle().take(1024).collect()
+}
+
+/// The best of a few short looks: enough to choose by.
+fn quick_rate(redactor: &Redactor, line: &[u8]) -> f64 {
+    let look = |_| {
+        let begun = Instant::now();
+        black_box(redactor.line_after(black_box(line), &mut Trail::default()));
+        begun.elapsed()
+    };
+    let best = (0..7).map(look).min().unwrap_or_default();
+    line.len() as f64 / best.as_secs_f64() / 1e6
 }

@@ -138,6 +138,12 @@ impl Board {
         self.words[ENGINE_STATE].store(state as u64, Relaxed);
     }
 
+    /// True for the first who asks, and for nobody after that.
+    pub fn first(&self, what: Once) -> bool {
+        let (word, bit) = (&self.words[ONCE], 1 << what as u32);
+        word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
+    }
+
     /// The master opens a slot for a worker that it is about to fork.
     pub fn open(&self, number: usize) -> Slot {
         self.words[OPENED].fetch_max(number as u64 + 1, Relaxed);
@@ -156,6 +162,15 @@ impl AsFd for Board {
 const ENGINE_STATE: usize = 2;
 /// One more than the highest slot ever opened: walks over the board end there.
 const OPENED: usize = 3;
+/// What happened once: a bit for each [`Once`].
+const ONCE: usize = 4;
+
+/// What is told once in the server's life, whichever process comes upon it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Once {
+    /// `X-Forwarded-For` came from a peer that is no trusted proxy.
+    ForwardedByStranger = 0,
+}
 
 /// The engine, as the workers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

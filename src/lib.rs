@@ -64,6 +64,11 @@ pub fn main() -> ExitCode {
         Wish::Audit => audit(&sources),
         Wish::KeyNew | Wish::KeyList | Wish::KeyRevoke => key(wish, &sources),
         Wish::Sessions(wish) => sessions(&sources, wish),
+        Wish::Limits { reset } => {
+            let given = (&sources.flags.key.id, sources.flags.json);
+            let done = cli::limits::run(&sources.control_socket(), given.0, reset, given.1);
+            done.map_or_else(|reason| failed(reason, 1), |()| ExitCode::SUCCESS)
+        }
         Wish::Logs => logs(&sources),
         Wish::Order(order) => match cli::order::run(order, &sources.control_socket()) {
             Ok(()) => ExitCode::SUCCESS,
@@ -77,9 +82,11 @@ pub fn main() -> ExitCode {
 fn run_engine() -> ExitCode {
     match engine::Settings::from_environment() {
         Ok(settings) => {
+            let open = engine::walls::raise(&settings);
             if let Err(reason) = engine_log(&settings) {
                 return failed(reason, 1);
             }
+            open.iter().for_each(|reason| tracing::warn!(target: "engine", %reason, "the engine is not confined"));
             engine::run(settings)
         }
         Err(reason) => failed(reason, 2),

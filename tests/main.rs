@@ -5,15 +5,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod answers;
 mod audit;
 mod balance;
 mod breakdown;
+mod chaos;
 mod chat;
+mod clock;
 mod configuration;
 mod errors;
 mod faults;
+mod front;
 mod hanging;
 mod heads;
+mod http2;
 mod keys;
 mod limits;
 mod logs;
@@ -28,7 +33,9 @@ mod operator;
 mod page;
 mod privileges;
 mod recycling;
+mod redaction;
 mod reload;
+mod secrets;
 mod sessions;
 mod supervision;
 mod support;

@@ -52,6 +52,17 @@ fn model_survives_the_death_of_a_worker_the_engine_and_the_log_in_turn() {
 }
 
 #[test]
+fn model_is_read_behind_walls() {
+    let (server, _turn) = start();
+    let engine = server.children("chatcorn engine")[0];
+    let status = std::fs::read_to_string(format!("/proc/{engine}/status")).unwrap();
+    assert!(["Seccomp:\t2", "NoNewPrivs:\t1"].iter().all(|line| status.contains(line)), "{status}");
+    assert!(!server.text().contains("not confined"), "{}", server.text());
+    let sooner = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    assert_ne!(sooner(engine), sooner(server.pid()));
+}
+
+#[test]
 fn model_streams_eight_at_once() {
     let (server, _turn) = start();
     let mut connections: Vec<_> = (0..8).map(|_| server.connect()).collect();

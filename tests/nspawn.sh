@@ -104,6 +104,18 @@ four_workers() { [ "$(children "$(main_pid)" worker | wc -l)" = 4 ]; }
 journal_has() { inside journalctl --no-pager -o cat -u chatcorn | grep -q -- "$1"; }
 
 echo "== booted: $(inside systemctl --version | head -1), $(inside systemctl is-system-running || true)"
+run "echo 'wokers = 3' >/etc/chatcorn/chatcorn.toml; systemctl start chatcorn"
+want "a start with a bad configuration fails" test $code != 0
+run systemctl show chatcorn -p ActiveState -p ExecMainStatus -p NRestarts
+want "for good: another start would only say the same" has 'failed'
+want "with its own exit code, once" eval 'has ExecMainStatus=78 && has NRestarts=0'
+run "rm /etc/chatcorn/chatcorn.toml; systemctl reset-failed chatcorn"
+# A secret by systemd's own way.
+echo 'sk-planted-credential-0123456789' >"$root/etc/chatcorn/key"
+chmod 600 "$root/etc/chatcorn/key"
+printf '[Service]\nLoadCredential=CHAT_UPSTREAM_API_KEY:/etc/chatcorn/key\n' \
+  >"$root/etc/systemd/system/chatcorn.service.d/secret.conf"
+run systemctl daemon-reload
 run systemctl start chatcorn
 want "start waits until the workers answer" test $code = 0
 run curl -s http://127.0.0.1:7860/healthz
@@ -111,6 +123,12 @@ want "they do" has alive
 run "systemctl status chatcorn --no-pager --lines=0"
 want "the status says it in words" has '4 workers serve'
 pid=$(main_pid)
+readable="cat /proc/$pid/environ /proc/$pid/cmdline | tr '\\0' '\\n' | grep -c planted; journalctl --no-pager | grep -c planted"
+run "$readable; runuser -u nobody -- cat /run/credentials/chatcorn.service/CHAT_UPSTREAM_API_KEY"
+want "the secret is in no place that others read" eval '! has sk-planted'
+run "grep -hE '^(Uid|NoNewPrivs|Seccomp|CapEff):' /proc/$(children "$pid" worker | sed -n 1p)/status; for p in $pid $(children "$pid" worker | tr '\n' ' '); do cat /proc/\$p/oom_score_adj; done | xargs"
+want "workers have nothing that they could use" eval 'has "0000000000000000" && has "Seccomp:	2"'
+want "and die before the master" has '0 300 300 300 300'
 
 echo "== reload"
 before=$(children "$pid" worker)

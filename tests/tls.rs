@@ -285,17 +285,20 @@ fn audit_and_chat_reach_a_server_by_https() {
     let upstream = crate::support::Upstream::start(crate::support::Way::Load);
     let server = start(&[("CHAT_UPSTREAM", &upstream.url)]);
     let url = format!("https://{}", server.address);
-    let state = |variables: &[(&str, &str)], item: &str| {
+    let report = |variables: &[(&str, &str)]| -> serde_json::Value {
         let output = operate(&server, &["audit", "--json", &url], variables);
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+    };
+    let state = |report: &serde_json::Value, item: &str| {
         let found = report["findings"].as_array().unwrap().iter().find(|finding| finding["item"] == item);
         found.unwrap_or_else(|| panic!("no {item} in {report}")).to_string()
     };
-    let trusted = [("SSL_CERT_FILE", "cert.pem"), ("CHAT_UPSTREAM", "http://127.0.0.1:9/v1")];
+    // Of one report: a second request that is refused within seconds would only be counted in the log.
+    let trusted = report(&[("SSL_CERT_FILE", "cert.pem"), ("CHAT_UPSTREAM", "http://127.0.0.1:9/v1")]);
     for item in ["server", "security headers", "secrets in the log"] {
         assert!(state(&trusted, item).contains("\"ok\""), "{}", state(&trusted, item));
     }
-    let unknown = state(&[("CHAT_UPSTREAM", "http://127.0.0.1:9/v1")], "server");
+    let unknown = state(&report(&[("CHAT_UPSTREAM", "http://127.0.0.1:9/v1")]), "server");
     assert!(unknown.contains("failure") && unknown.contains("certificate"), "{unknown}");
     let talk = |variables: &[(&str, &str)]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chatcorn"));
@@ -303,7 +306,8 @@ fn audit_and_chat_reach_a_server_by_https() {
         let child =
             command.current_dir(&server.home).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = child.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(b"hello\n").unwrap();
+        // One that is refused at once may be gone before it has read.
+        let _ = child.stdin.take().unwrap().write_all(b"hello\n");
         child.wait_with_output().unwrap()
     };
     let said = talk(&OWN);

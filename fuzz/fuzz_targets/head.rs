@@ -1,5 +1,4 @@
 //! The scanner says the same of a stream however it is cut, and never more than it was given.
-//! `cargo +nightly fuzz run head`
 #![no_main]
 
 use chatcorn::http::head::{Limits, Refusal, Scanner};

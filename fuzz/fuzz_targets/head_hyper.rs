@@ -1,5 +1,5 @@
 //! hyper behind the filter sees the bodies that the scanner declared, in order, and not one request more; and it never
-//! finds fault with what passed. `cargo +nightly fuzz run head_hyper`
+//! finds fault with what passed.
 #![no_main]
 
 use chatcorn::http::head::{Limits, Scanner, Step};
@@ -44,7 +44,11 @@ async fn serve(stream: &[u8], cut: usize) -> Vec<Vec<u8>> {
     seen.lock().expect("no panic").clone()
 }
 
-async fn record(request: Request<Incoming>, ledger: Arc<Ledger>, log: Bodies) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn record(
+    request: Request<Incoming>,
+    ledger: Arc<Ledger>,
+    log: Bodies,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let mut answer = Response::new(Full::default());
     if ledger.arrived(request.uri().path()).is_none() {
         if request.method() == hyper::Method::CONNECT {

@@ -60,6 +60,14 @@ impl Ask {
     }
 }
 
+impl Ask {
+    /// Bytes of text that the client brought for the model.
+    pub fn prompt_bytes(&self) -> usize {
+        let pairs = self.history.iter().flatten().map(|(user, reply)| user.len() + reply.len());
+        self.message.len() + pairs.sum::<usize>()
+    }
+}
+
 /// The body of `POST /api/context/mode`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModeChange {

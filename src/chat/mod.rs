@@ -69,6 +69,11 @@ impl Chat {
         Chat { plan, store, upstream, health, ending }
     }
 
+    /// Most tokens of a reply.
+    pub fn tokens_max(&self) -> u32 {
+        self.plan.tokens_max
+    }
+
     /// Begins a turn: stores the message, then asks the model.
     ///
     /// # Errors

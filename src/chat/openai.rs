@@ -23,6 +23,10 @@ pub struct Ask {
     pub body: Bytes,
     /// Chunks as they are generated.
     pub stream: bool,
+    /// Most tokens of the reply, where the client named a number.
+    pub tokens_max: Option<u32>,
+    /// Length of the messages as they are written.
+    pub prompt_bytes: usize,
 }
 
 /// What the operator has decided.
@@ -44,6 +48,10 @@ struct Fields<'a> {
     messages: Option<&'a RawValue>,
     #[serde(borrow)]
     stream: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_completion_tokens: Option<&'a RawValue>,
     #[serde(borrow)]
     n: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -83,7 +91,11 @@ impl Ask {
         let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| Invalid::Json(error.to_string()))?;
         let stream = fields.check(rules.own_engine)?;
         let spliced = rules.model.and_then(|model| with_model(text, fields.model, model));
-        Ok(Ask { body: spliced.unwrap_or(body), stream })
+        let number = |field: Option<&RawValue>| field.and_then(|value| value.get().parse::<u64>().ok());
+        let tokens_max = number(fields.max_completion_tokens).or(number(fields.max_tokens));
+        let tokens_max = tokens_max.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
+        let prompt_bytes = fields.messages.map_or(0, |messages| messages.get().len());
+        Ok(Ask { body: spliced.unwrap_or(body), stream, tokens_max, prompt_bytes })
     }
 }
 

@@ -34,6 +34,11 @@ pub enum Wish {
     KeyRevoke,
     /// Look at, or delete, what is stored of conversations.
     Sessions(Sessions),
+    /// Show a client's limits, or reset them.
+    Limits {
+        /// Forget its counts.
+        reset: bool,
+    },
     /// Read the log files.
     Logs,
     /// Tell or ask a running server something.
@@ -91,6 +96,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Wish, Flags), 
             let (wish, inner) = sessions_wish(inner);
             (Wish::Sessions(wish), inner.clone())
         }
+        Some(("limits", inner)) => match inner.subcommand() {
+            Some((name, inner)) => (Wish::Limits { reset: name == "reset" }, inner.clone()),
+            None => (Wish::Limits { reset: false }, inner.clone()),
+        },
         Some(("logs", inner)) => (Wish::Logs, inner.clone()),
         Some((name, inner)) if order(name, inner).is_some() => {
             (order(name, inner).map_or(Wish::Serve, Wish::Order), inner.clone())
@@ -139,6 +148,7 @@ fn command() -> Command {
             audit,
             key(),
             sessions(),
+            limits(),
             logs,
             engine,
             proof,
@@ -173,6 +183,17 @@ fn key() -> Command {
         .about("API keys, in API_KEYS_FILE")
         .subcommand_required(true)
         .subcommands([new, list, revoke].map(with_settings))
+}
+
+fn limits() -> Command {
+    let client = Arg::new("id").value_name("CLIENT").required(true);
+    let client = client.help("an address, `unix` for a Unix socket's peers, or the id of an API key");
+    let [show, reset] = [("show", "How a client stands in each of its limits"), ("reset", "Let a client begin anew")]
+        .map(|(name, about)| Command::new(name).about(about).arg(client.clone()).arg(switch("json", "as JSON")));
+    Command::new("limits")
+        .about("A client's rate limits on a running server")
+        .subcommand_required(true)
+        .subcommands([show, reset].map(with_settings))
 }
 
 fn sessions() -> Command {

@@ -313,6 +313,8 @@ fn limits(values: &mut Values<'_>) -> Option<limit::Plan> {
         chat,
         initialize,
         auth: Vec::new(),
+        tokens: values
+            .parsed("rate_limit_tokens", |text| limit::quota::parse_tokens(text).map_err(|error| error.to_string())),
         keys: Vec::new(),
         mode: match values.word("rate_limit_endpoint_mode").as_deref() {
             Some("replace") => limit::Mode::Replace,
@@ -324,10 +326,18 @@ fn limits(values: &mut Values<'_>) -> Option<limit::Plan> {
         headers: values.word("rate_limit_headers").as_deref() != Some("false"),
         v6_prefix: values.count("rate_limit_ipv6_prefix") as u8,
         table_bytes: values.bytes("rate_limit_table") as usize,
-        redis: values.parsed("redis_url", |text| if text.is_empty() { Ok(None) } else { text.parse().map(Some) }),
+        redis: redis(values),
         redis_key: values.text("rate_limit_key").map(String::into_bytes),
     };
     enabled.then_some(plan)
+}
+
+fn redis(values: &mut Values<'_>) -> Option<limit::Target> {
+    let authorities = values.path("redis_ca_file");
+    values.parsed("redis_url", |text| match text {
+        "" => Ok(None),
+        url => url.parse::<limit::Target>()?.trusting(authorities.as_deref()).map(Some),
+    })
 }
 
 fn ranges(text: &str) -> Result<Vec<limit::client::Cidr>, String> {

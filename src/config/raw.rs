@@ -54,7 +54,7 @@ pub struct Flags {
     pub env_file: Option<PathBuf>,
     /// The running server that `chat` and `audit` are about.
     pub url: Option<String>,
-    /// `audit --json`
+    /// `audit --json`, `limits show --json`
     pub json: bool,
     /// `audit --try-limit`
     pub try_limit: bool,
@@ -73,7 +73,7 @@ pub struct KeyFlags {
     pub expires_days: Option<u64>,
     /// `new --quota`
     pub quota: Option<String>,
-    /// `revoke ID`
+    /// `revoke ID`, `limits show CLIENT`
     pub id: String,
 }
 

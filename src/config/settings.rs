@@ -121,6 +121,7 @@ pub const SETTINGS: &[Setting] = &[
     one(LIMITS, "rate_limit_default", "RATE_LIMIT_DEFAULT", "", Text, "200 per day;50 per hour;10 per minute", "quotas of each client"),
     one(LIMITS, "rate_limit_chat", "RATE_LIMIT_CHAT", "", Text, "10 per minute", "quotas of /api/chat, besides"),
     one(LIMITS, "rate_limit_initialize", "RATE_LIMIT_INITIALIZE", "", Text, "5 per minute", "quotas of /api/initialize, besides"),
+    one(LIMITS, "rate_limit_tokens", "RATE_LIMIT_TOKENS", "", Text, "", "budgets of each client's tokens, prompt and reply: \"20000 per day\""),
     one(LIMITS, "rate_limit_auth", "RATE_LIMIT_AUTH", "", Text, "10 per minute", "quotas of an address's attempts with a missing or wrong API key"),
     one(LIMITS, "rate_limit_endpoint_mode", "RATE_LIMIT_ENDPOINT_MODE", "", OneOf(&["add", "replace"]), "add", "whether an endpoint's quotas hold besides the client's or in their place"),
     one(LIMITS, "rate_limit_fallback", "RATE_LIMIT_FALLBACK", "", Text, "local", "who decides while Redis is away: local, divide:MACHINES, open, closed"),
@@ -130,7 +131,8 @@ pub const SETTINGS: &[Setting] = &[
     one(LIMITS, "rate_limit_ipv6_prefix", "RATE_LIMIT_IPV6_PREFIX", "", Count(48, 128), "64", "bits of an IPv6 address that are one client"),
     one(LIMITS, "rate_limit_table", "RATE_LIMIT_TABLE", "", Bytes(64 << 10, 4 << 30), "4MiB", "shared memory for counts; 4 MiB are about 50,000 clients a day"),
     one(LIMITS, "rate_limit_key", "RATE_LIMIT_KEY", "", Secret, "", "secret under which all machines hash clients in Redis"),
-    one(LIMITS, "redis_url", "REDIS_URL", "", Url, "", "Redis that machines share: redis://, unix:"),
+    one(LIMITS, "redis_url", "REDIS_URL", "", Url, "", "Redis that machines share: redis://, rediss://, unix:, redis+sentinel://, redis+cluster://"),
+    one(LIMITS, "redis_ca_file", "REDIS_CA_FILE", "", Path, "", "certificate authorities of rediss://, PEM; default: the system's"),
 
     one(LOGS, "log_dir", "LOG_DIR", "log-dir", Path, "/tmp/logs", "directory of app.log, made 0700"),
     one(LOGS, "access_logfile", "ACCESS_LOGFILE", "access-logfile", Text, "-", "a path, - for stdout, or off"),

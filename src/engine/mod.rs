@@ -16,6 +16,7 @@ pub mod pace;
 pub mod sample;
 pub mod slot;
 pub mod text;
+pub mod walls;
 
 #[cfg(feature = "engine")]
 mod answer;

@@ -4,6 +4,7 @@ use super::ids::Id;
 use super::strict::Ledger;
 use crate::board::held::{Hold, Holder, Phase};
 use crate::board::{Lane, tally};
+use crate::limit::Verdict;
 use crate::log::access;
 use crate::sys::clock;
 use http::{HeaderValue, Method, Uri, Version};
@@ -38,6 +39,8 @@ pub struct Access {
     pub bytes_in: u64,
     /// What the rate limiter said.
     pub verdict: &'static str,
+    /// What it said of tokens, for the response's headers.
+    pub budget: Option<Box<Verdict>>,
     bytes_out: u64,
 }
 
@@ -73,6 +76,7 @@ impl Access {
             status: CLIENT_LEFT,
             bytes_in: 0,
             verdict: "-",
+            budget: None,
             bytes_out: 0,
         })
     }

@@ -4,11 +4,14 @@ use super::auth::Denied;
 use super::fault::{Code, Fault};
 use super::route::{Miss, Route};
 use super::{App, Context, address};
-use crate::limit::{self, Endpoint, Identity, Outcome, Peer, Verdict};
+use crate::board::Once;
+use crate::limit::operator::Who;
+use crate::limit::{self, Client, Endpoint, Identity, Limiter, Outcome, Peer, Verdict};
 use crate::log::{self, Security};
 use crate::sys::clock;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
+use serde_json::{Value, json};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -19,7 +22,25 @@ impl App {
         // Most requests come without the header; what is left then is to unmap the address.
         match forwarded.peek() {
             None => limit::client::resolve(peer, std::iter::empty(), &self.plan.trusted),
-            Some(_) => limit::client::resolve(peer, forwarded.collect::<Vec<_>>().into_iter(), &self.plan.trusted),
+            Some(_) if self.plan.trusted.contains(peer) => {
+                limit::client::resolve(peer, forwarded.collect::<Vec<_>>().into_iter(), &self.plan.trusted)
+            }
+            Some(_) => {
+                self.warn_of(peer);
+                limit::client::resolve(peer, std::iter::empty(), &self.plan.trusted)
+            }
+        }
+    }
+
+    /// Once in the server's life: a proxy that is not known to be one makes all who come by it one client.
+    #[cold]
+    fn warn_of(&self, peer: Peer) {
+        if let Some(peer) = address(peer).filter(|_| self.board.first(Once::ForwardedByStranger)) {
+            let peer = peer.to_canonical();
+            tracing::warn!(
+                %peer,
+                "X-Forwarded-For comes from {peer}, which is no trusted proxy, and is not believed: if it is one, name it in FORWARDED_ALLOW_IPS"
+            );
         }
     }
 
@@ -31,16 +52,30 @@ impl App {
         verdict: &mut Option<Verdict>,
     ) -> Result<(), Fault> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
-        let client = match &context.caller {
-            Some(caller) => limiter.key(caller.id.as_bytes(), &caller.quota),
-            None => limiter.client(Identity::Peer(context.client)),
-        };
+        let client = context.counted(limiter);
         let made = match limiter.check_now(&client, endpoint, clock::monotonic_ms()) {
             Some(made) => made,
-            None => Box::pin(limiter.check(&client, endpoint)).await,
+            None => Box::pin(limiter.check_remote(&client, endpoint)).await,
         };
         context.access.verdict = word(made.outcome);
         admit(verdict.insert(made), context.client)
+    }
+
+    /// How a client, by its address or its key's id, stands in its limits, for the operator; `error` says why not.
+    pub async fn limits_of(&self, text: &str, reset: bool) -> Value {
+        let Some(limiter) = &self.limiter else { return json!({"error": "rate limiting is off"}) };
+        let Some(who) = Who::parse(text) else { return json!({"error": "neither an address nor the id of a key"}) };
+        let quotas = match (&who, &self.door) {
+            (Who::Key(id), Some(door)) => door.quota(id),
+            (Who::Key(_), None) => None,
+            (Who::Peer(_), _) => Some(Vec::new()),
+        };
+        let Some(quotas) = quotas else { return json!({"error": "there is no key of this id"}) };
+        let client = limiter.who(&who, &quotas);
+        let reached = !reset || limiter.reset(&client).await;
+        let mut picture = limiter.picture(&client).await;
+        picture["reached"] = reached.into();
+        picture
     }
 
     /// A request without a good key: logged, and paid for by its address from a quota of its own.
@@ -56,6 +91,16 @@ impl App {
             (Err(limited), _) => limited,
             (Ok(()), Denied::Ended(_)) => Fault::forbidden(),
             (Ok(()), _) => Fault::unauthorized(),
+        }
+    }
+}
+
+impl Context<'_> {
+    /// Who pays.
+    pub(super) fn counted(&self, limiter: &Limiter) -> Client {
+        match &self.caller {
+            Some(caller) => limiter.key(caller.id.as_bytes(), &caller.quota),
+            None => limiter.client(Identity::Peer(self.client)),
         }
     }
 }
@@ -82,7 +127,7 @@ pub(super) fn limited(found: Result<Route, Miss>, path: &str) -> Option<Endpoint
     }
 }
 
-fn word(outcome: Outcome) -> &'static str {
+pub(super) fn word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Exempt => "exempt",
         Outcome::Admitted => "admitted",
@@ -92,7 +137,7 @@ fn word(outcome: Outcome) -> &'static str {
     }
 }
 
-fn admit(verdict: &Verdict, client: Peer) -> Result<(), Fault> {
+pub(super) fn admit(verdict: &Verdict, client: Peer) -> Result<(), Fault> {
     let limit = || verdict.violated().collect::<Vec<_>>().join(", ");
     match verdict.outcome {
         Outcome::Exempt | Outcome::Admitted | Outcome::WouldRefuse => Ok(()),

@@ -14,15 +14,16 @@ impl App {
         let bytes = self.read(body, &mut context).await?;
         let ask = Ask::parse(&bytes)?;
         let streamed = ask.stream;
+        let mut spend = self.spend(ask.prompt_bytes(), self.chat.tokens_max(), &mut context).await?;
         let mut turn = self.chat.open(ask, principal(&context), self.call(&context)).await?;
         if streamed {
             let headers = self.headers.base(Base::Events, context.origin);
             let until = self.deadline(&context);
-            return Ok(with(StatusCode::OK, headers, events::start(turn, context.access.id().clone(), until)));
+            return Ok(with(StatusCode::OK, headers, events::start(turn, context.access.id().clone(), until, spend)));
         }
         let id = context.access.id().text().to_owned();
         loop {
-            if let Delta::Done(reply) = turn.next(&id).await? {
+            if let Delta::Done(reply) = spend.passes(turn.next(&id).await?) {
                 let json = serde_json::to_vec(&reply).map_err(|error| internal().inside(error))?;
                 return Ok(self.ok(Base::Api, &context, json.into()));
             }

@@ -81,6 +81,11 @@ impl Door {
         }
     }
 
+    /// A key's own quotas, by its id; `None` when there is no such key.
+    pub fn quota(&self, id: &str) -> Option<Vec<Quota>> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).quota(id).map(<[Quota]>::to_vec)
+    }
+
     /// Looks whether the file has changed, and reads it then; to be called on a thread that may block.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use super::events;
 use super::fault::{Code, Fault};
 use super::head::Refusal;
 use super::ids::Id;
+use super::spend::Spend;
 use super::strict::{Ledger, Times};
 use crate::board::held::Phase;
 use crate::chat::upstream::Relay;
@@ -37,7 +38,7 @@ enum Content {
     Empty,
     Whole(Bytes),
     Stream(mpsc::Receiver<Bytes>),
-    Relay(Box<Relay>, Id),
+    Relay(Box<Relay>, Id, Box<Spend>),
 }
 
 impl Body {
@@ -58,8 +59,8 @@ impl Body {
     }
 
     /// An upstream's events, as they come; the id is for the log.
-    pub fn relay(relay: Box<Relay>, id: Id) -> Body {
-        Body { content: Content::Relay(relay, id), access: None }
+    pub fn relay(relay: Box<Relay>, id: Id, spend: Box<Spend>) -> Body {
+        Body { content: Content::Relay(relay, id, spend), access: None }
     }
 
     /// The access record ends with this body, or when it is dropped.
@@ -95,9 +96,12 @@ impl http_body::Body for Body {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             Content::Stream(receiver) => ready!(receiver.poll_recv(cx)),
-            Content::Relay(relay, id) => match ready!(relay.poll_next(cx)) {
+            Content::Relay(relay, id, spend) => match ready!(relay.poll_next(cx)) {
                 Some(Err(error)) => Some(events::error_chunk(error, id.text())),
-                Some(Ok(events)) => Some(events),
+                Some(Ok(events)) => {
+                    spend.events(&events);
+                    Some(events)
+                }
                 None => None,
             },
         };

@@ -3,6 +3,7 @@
 use super::body::Body;
 use super::fault::{Fault, Shape};
 use super::ids::Id;
+use super::spend::Spend;
 use crate::chat::error::Error;
 use crate::chat::{Delta, Turn};
 use bytes::Bytes;
@@ -15,10 +16,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Starts the pump; what it sends is the body. A reader that is slower than `until` allows is given up.
-pub fn start(turn: Turn, id: Id, until: Instant) -> Body {
+pub fn start(turn: Turn, id: Id, until: Instant, spend: Spend) -> Body {
     let (sender, body) = Body::stream();
     tokio::spawn(async move {
-        let pumping = pump(turn, &sender, id.text());
+        let pumping = pump(turn, &sender, id.text(), spend);
         // Either limit drops the turn, which cancels the upstream's call and stores what there is.
         let _ = timeout_at(until + KEEP_ALIVE, pumping).await;
     });
@@ -26,12 +27,12 @@ pub fn start(turn: Turn, id: Id, until: Instant) -> Body {
 }
 
 /// Ends when the reply does, or when nobody reads any more.
-async fn pump(mut turn: Turn, sender: &Sender<Bytes>, id: &str) {
+async fn pump(mut turn: Turn, sender: &Sender<Bytes>, id: &str, mut spend: Spend) {
     loop {
         let next = tokio::select! {
             biased;
             () = sender.closed() => return,
-            next = timeout(KEEP_ALIVE, turn.next(id)) => next,
+            next = timeout(KEEP_ALIVE, turn.next(id)) => next.map(|next| next.map(|delta| spend.passes(delta))),
         };
         let (event, last) = match next {
             Err(_) => (Bytes::from_static(b": keep-alive\n\n"), false),

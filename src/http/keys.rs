@@ -92,8 +92,16 @@ impl Keys {
     /// A sentence: it cannot be read, others may write it, it is too large, or a record in it is wrong.
     pub fn read(path: &Path) -> Result<Keys, String> {
         let stamp = Stamp::of(path);
-        let mut keys = Keys { stamp, ..Keys::default() };
-        for record in records(path)? {
+        Ok(Keys { stamp, ..Keys::parse(&contents(path)?, path)? })
+    }
+
+    /// Reads a file's text; `path` is for the sentence.
+    ///
+    /// # Errors
+    /// A record in it is wrong.
+    pub fn parse(text: &str, path: &Path) -> Result<Keys, String> {
+        let mut keys = Keys::default();
+        for record in document(text, path)? {
             let wrong = |what: &str| format!("{}: key {:?}: {what}", path.display(), record.id);
             if record.id.len() != ID_BYTES || !record.id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                 return Err(wrong("the id is not 12 hexadecimal digits"));
@@ -125,6 +133,11 @@ impl Keys {
         }
         all.sort_by_key(|quotas| quotas.iter().map(|quota| (quota.window_s, quota.count)).collect::<Vec<_>>());
         all
+    }
+
+    /// A key's own quotas.
+    pub fn quota(&self, id: &str) -> Option<&[Quota]> {
+        self.by_id.get(id).map(|key| key.quota.as_slice())
     }
 
     /// Who `presented` is at `now_s`, seconds since 1970.
@@ -168,6 +181,10 @@ pub fn issue(name: &str, now_s: u64) -> io::Result<(String, Record)> {
 /// # Errors
 /// A sentence that names the file.
 pub fn records(path: &Path) -> Result<Vec<Record>, String> {
+    document(&contents(path)?, path)
+}
+
+fn contents(path: &Path) -> Result<String, String> {
     let told = |error: &dyn std::fmt::Display| format!("{} cannot be read: {error}", path.display());
     let file = std::fs::File::open(path).map_err(|error| told(&error))?;
     let mode = file.metadata().map_err(|error| told(&error))?.permissions().mode();
@@ -176,11 +193,18 @@ pub fn records(path: &Path) -> Result<Vec<Record>, String> {
     }
     let mut text = String::new();
     file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| told(&error))?;
-    match text.len() as u64 {
-        0 => Ok(Vec::new()),
-        bytes if bytes > FILE_BYTES_MAX => Err(told(&"it is too large")),
-        _ => serde_json::from_str::<Document>(&text).map(|document| document.keys).map_err(|error| told(&error)),
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(told(&"it is too large"));
     }
+    Ok(text)
+}
+
+fn document(text: &str, path: &Path) -> Result<Vec<Record>, String> {
+    let told = |error| format!("{} cannot be read: {error}", path.display());
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    serde_json::from_str::<Document>(text).map(|document| document.keys).map_err(told)
 }
 
 /// Replaces the file as a whole, 0600 from its first byte on; nobody reads half of it.

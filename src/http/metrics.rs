@@ -2,6 +2,8 @@
 
 use crate::board::tally::{BOUNDS_US, CLASSES, HISTOGRAM_WORDS, ROUTES, Tally, VERDICTS};
 use crate::board::{Board, Lane, SLOTS_MAX, State};
+use crate::limit::Limiter;
+use crate::limit::shared::Counts;
 use crate::log::tally as log_tally;
 use crate::sys::clock;
 use serde_json::{Value, json};
@@ -18,13 +20,16 @@ const ENGINE: [(&str, &str, &str, usize); 5] = [
 ];
 
 /// `GET /metrics`: Prometheus text format 0.0.4.
-pub fn text(board: Board) -> String {
+pub fn text(board: Board, limiter: Option<&Limiter>) -> String {
     let mut out = String::with_capacity(8 * 1024);
     let tallies: Vec<Tally> = lanes(board).map(|lane| lane.tally()).collect();
     requests(&mut out, &tallies);
     durations(&mut out, &tallies);
     fleet(&mut out, board);
     logs(&mut out, board);
+    if let Some(limiter) = limiter {
+        limits(&mut out, limiter.counts());
+    }
     for (name, help, kind, word) in ENGINE {
         single(&mut out, name, help, kind, board.engine()[word].load(Relaxed));
     }
@@ -127,6 +132,24 @@ fn fleet(out: &mut String, board: Board) {
     }
     single(out, "connections", "Connections that are open.", "gauge", connections);
     single(out, "requests_in_flight", "Requests that have begun and not ended.", "gauge", in_flight);
+}
+
+fn limits(out: &mut String, counts: Counts) {
+    let Counts { pressure, breaker_open, calls, failures, standby, opened, closed } = counts;
+    let rows = [
+        ("limit_clients_total", "Places of the limits' table that were given to a client.", pressure.claimed),
+        ("limit_evicted_total", "Of those, taken from a client whose windows were under way.", pressure.evicted),
+        ("limit_overflowed_total", "Requests that were counted in a place that clients share.", pressure.overflowed),
+        ("limit_redis_calls_total", "Decisions that Redis was asked for.", calls),
+        ("limit_redis_failures_total", "Calls and connections to Redis that failed.", failures),
+        ("limit_standby_total", "Decisions of the shared memory in place of Redis.", standby),
+        ("limit_breaker_opened_total", "How often Redis was given up.", opened),
+        ("limit_breaker_closed_total", "How often Redis was back.", closed),
+    ];
+    for (name, help, count) in rows {
+        single(out, name, help, "counter", count);
+    }
+    single(out, "limit_breaker_open", "1 while Redis is not asked.", "gauge", breaker_open.into());
 }
 
 fn logs(out: &mut String, board: Board) {

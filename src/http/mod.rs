@@ -27,8 +27,10 @@ pub mod leaving;
 pub mod metrics;
 mod openapi;
 pub mod page;
+mod probes;
 pub mod proxy;
 pub mod route;
+mod spend;
 mod status;
 pub mod strict;
 pub mod tls;
@@ -42,6 +44,7 @@ use crate::chat::upstream::Call;
 use crate::limit::{Limiter, Peer, Trusted, Verdict};
 use crate::listener::Purpose;
 use crate::log::{self, Security};
+use crate::sys::clock;
 use access::Access;
 use admission::limited;
 use auth::{Caller, Door};
@@ -202,6 +205,7 @@ impl App {
         if let Some(verdict) = &verdict {
             verdict.headers(headers);
         }
+        spend::headers(&access, headers);
         headers.insert(REQUEST_ID, access.id().header());
         if self.leaving.closing() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -216,7 +220,9 @@ impl App {
     /// What the operators' own address serves, and nothing else does.
     fn operate(&self, head: &http::request::Parts, context: &Context<'_>) -> Answer {
         let (kind, body) = match head.uri.path() {
-            "/metrics" => ("text/plain; version=0.0.4; charset=utf-8", metrics::text(self.board)),
+            "/metrics" => {
+                ("text/plain; version=0.0.4; charset=utf-8", metrics::text(self.board, self.limiter.as_ref()))
+            }
             "/status" => ("application/json", metrics::status(self.board).to_string()),
             _ => return Err(Fault::not_found()),
         };
@@ -315,7 +321,9 @@ impl App {
         suspicious(fault, client, id);
         let path = head.uri.path();
         let shape = if access.below_v1() { Shape::OpenAi } else { Shape::of(path) };
-        let base = if path.starts_with("/api/") || shape == Shape::OpenAi { Base::Api } else { Base::Plain };
+        // Of a refused head nobody knows what it asked for.
+        let below = path.starts_with("/api/") || shape == Shape::OpenAi || matches!(fault.code, Code::Refused(_));
+        let base = if below { Base::Api } else { Base::Plain };
         let mut headers = self.headers.base(base, head.headers.get(ORIGIN));
         if let Some(seconds) = fault.retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -354,6 +362,12 @@ impl App {
 
 /// What a security reviewer wants to see.
 fn suspicious(fault: &Fault, client: Peer, id: &str) {
+    if matches!(fault.code.status().as_u16(), 400 | 404 | 405)
+        && address(client).is_some_and(|address| probes::PROBES.seen(address, clock::monotonic_ms()))
+    {
+        let count = probes::BURST.to_string();
+        log::security(Security::Probe, address(client), &[("count", &count), ("request_id", id)]);
+    }
     let what = match (fault.code, fault.code.status().as_u16()) {
         (Code::PayloadTooLarge, _) | (Code::Refused(_), 413 | 414 | 431) => Security::Oversize,
         (Code::Refused(_), 400 | 505) => Security::RequestRejected,

@@ -13,11 +13,16 @@ pub const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 impl App {
     pub(super) async fn complete(&self, body: Incoming, mut context: Context<'_>) -> Answer {
         let ask = self.chat.read(self.read(body, &mut context).await?)?;
+        let reply_tokens = ask.tokens_max.unwrap_or(self.chat.tokens_max());
+        let mut spend = self.spend(ask.prompt_bytes, reply_tokens, &mut context).await?;
         match self.chat.relay(&ask, &self.call(&context)).await? {
-            Relayed::Whole(json) => Ok(self.ok(Base::Api, &context, json)),
+            Relayed::Whole(json) => {
+                spend.whole(&json);
+                Ok(self.ok(Base::Api, &context, json))
+            }
             Relayed::Stream(relay) => {
                 let headers = self.headers.base(Base::Events, context.origin);
-                Ok(with(StatusCode::OK, headers, Body::relay(relay, context.access.id().clone())))
+                Ok(with(StatusCode::OK, headers, Body::relay(relay, context.access.id().clone(), Box::new(spend))))
             }
         }
     }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// Failures within [`SPAN_MS`] that open it.
 const FAILURES_MAX: u64 = 3;
-const SPAN_MS: u64 = 1_000;
+/// A closed breaker without a failure for so long is quiet.
+pub const SPAN_MS: u64 = 1_000;
 /// From one probe to the next, without the jitter.
 pub const PROBE_MS: u64 = 500;
 

@@ -9,7 +9,7 @@ use super::shared::{Shared, Word};
 use super::table::Hash;
 use super::tally::{Standing, Standings};
 use super::verdict::{Outcome, Source, Verdict};
-use super::word::{COUNT_FULL, Limit, Now};
+use super::word::{Limit, Now};
 use crate::sys::clock;
 use std::future::Future;
 use std::net::IpAddr;
@@ -33,23 +33,63 @@ pub struct Client {
 }
 
 impl Client {
-    fn identity(&self) -> &[u8] {
+    pub(super) fn identity(&self) -> &[u8] {
         &self.identity[..self.length]
+    }
+
+    pub(super) fn hash(&self) -> Hash {
+        self.hash
+    }
+
+    pub(super) fn own(&self) -> Option<usize> {
+        self.own
+    }
+
+    pub(super) fn is_exempt(&self) -> bool {
+        self.exempt
     }
 }
 
 /// The limiter of one worker (or of one of its threads: all that must be shared is in shared memory).
 pub struct Limiter {
     shared: Shared,
-    remote: Option<(Arc<Remote>, Vec<Script>)>,
+    remote: Option<(Arc<Remote>, Scripts)>,
+}
+
+/// What Redis is asked with.
+struct Scripts {
+    /// One a route.
+    routes: Vec<Script>,
+    tokens: Script,
 }
 
 impl Limiter {
     /// A limiter over memory that the master made, after the fork. With Redis, [`Limiter::keep`] must run, too.
     pub fn new(plan: &Plan, shared: Shared) -> Limiter {
-        let scripts = || shared.rules.routes.iter().map(|route| Script::new(&route.limits)).collect();
+        let scripts = || Scripts {
+            routes: shared.rules.routes.iter().map(|route| Script::new(&route.limits)).collect(),
+            tokens: Script::reserving(&shared.rules.tokens.limits),
+        };
         let remote = plan.redis.clone().map(|target| Remote::new(target, plan.redis_key.clone(), shared));
         Limiter { shared, remote: remote.map(|remote| (Arc::new(remote), scripts())) }
+    }
+
+    /// One that never asks Redis.
+    pub fn of_memory(shared: Shared) -> Limiter {
+        Limiter { shared, remote: None }
+    }
+
+    /// What happened so far, by all workers.
+    pub fn counts(&self) -> super::shared::Counts {
+        self.shared.counts()
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(super) fn remote(&self) -> Option<&Arc<Remote>> {
+        self.remote.as_ref().map(|(remote, _)| remote)
     }
 
     /// Keeps the connection to Redis, for ever; without Redis it never wakes. To be spawned once on the runtime that
@@ -125,8 +165,8 @@ impl Limiter {
                 let admitted = self.shared.table.admit(client.hash, &route.limits, all, now, &mut verdict.standings);
                 verdict.outcome = self.outcome(admitted);
             }
-            Some((remote, _)) if self.shared.breaker().is_open() || !remote.is_up() => {
-                return Some(self.stand_by(client, route, now));
+            Some((remote, _)) if self.shared.breaker().is_open() || !remote.is_up() || self.settles(now) => {
+                return Some(self.stand_by(client, route, now, 1));
             }
             Some(_) if self.remembered_refusal(client, route, now, &mut verdict.standings) => {
                 verdict.outcome = self.outcome(false);
@@ -136,41 +176,90 @@ impl Limiter {
         Some(verdict)
     }
 
-    /// How every limit of `endpoint` stands here, without counting: for the operator.
-    pub fn standing(&self, client: &Client, endpoint: Endpoint, now_ms: u64) -> Verdict {
-        let (now, (_, route)) = (Now::at(now_ms), self.route(client, endpoint));
-        let standings = self.shared.table.standings(client.hash, &route.limits, now);
-        Verdict { standings, ..self.verdict(route, Source::Table, now) }
-    }
-
-    /// Forgets a client's counts here and, where it can be reached, in Redis; false when it could not.
-    pub async fn reset(&self, client: &Client) -> bool {
+    /// Forgets a client's counts in the shared memory: what was refused, too.
+    pub fn reset_here(&self, client: &Client) {
         let now = Now::at(clock::monotonic_ms());
         for table in [self.shared.table, self.shared.carry] {
             table.take(client.hash, &self.shared.rules.all, now);
         }
+    }
+
+    /// Forgets a client's counts in Redis, if there is one, then here; false when Redis could not be reached.
+    pub async fn reset(&self, client: &Client) -> bool {
+        let done = self.reset_there(client).await;
+        self.reset_here(client);
+        done
+    }
+
+    async fn reset_there(&self, client: &Client) -> bool {
         match &self.remote {
             Some((remote, _)) => remote.forget(client.identity()).await.is_ok(),
             None => true,
         }
     }
 
-    async fn check_remote(&self, client: &Client, endpoint: Endpoint) -> Verdict {
+    /// True for the moment after Redis was lost, or found empty, in which calls may still fail: what is known here can
+    /// not ride on such a call, and a call without it would begin windows anew.
+    fn settles(&self, now: Now) -> bool {
+        let at = |word| self.shared.word(word).load(SeqCst);
+        let changed_ms = at(Word::LostAt).max(at(Word::EmptiedAt));
+        now.ms < changed_ms + super::breaker::SPAN_MS && !self.shared.breaker().is_quiet(now.ms)
+    }
+
+    /// The decision by a trip to Redis, where [`Limiter::check_now`] had none: to be asked once for its `None`, which may
+    /// have been the one that is let through.
+    pub async fn check_remote(&self, client: &Client, endpoint: Endpoint) -> Verdict {
         let (at, route) = self.route(client, endpoint);
+        match &self.remote {
+            Some((remote, scripts)) => self.ask(client, route, (remote, &scripts.routes[at]), None).await,
+            None => self.stand_by(client, route, Now::at(clock::monotonic_ms()), 1),
+        }
+    }
+
+    /// Decides about a request that costs `tokens`, by the client's budgets. A refused one may be admitted when others
+    /// give back what they had reserved.
+    pub(super) async fn check_tokens(&self, client: &Client, tokens: u32) -> Verdict {
+        let route = &self.shared.rules.tokens;
         let now = Now::at(clock::monotonic_ms());
-        let Some((remote, scripts)) = &self.remote else { return self.stand_by(client, route, now) };
+        let mut verdict = Verdict { cost: tokens, ..self.verdict(route, Source::Table, now) };
+        if client.exempt || route.limits.is_empty() {
+            return verdict;
+        }
+        match &self.remote {
+            None => {
+                let (all, standings) = (&self.shared.rules.all, &mut verdict.standings);
+                let admitted = self.shared.table.admit_some(client.hash, &route.limits, all, now, tokens, standings);
+                verdict.outcome = self.outcome(admitted);
+                verdict
+            }
+            Some((remote, _)) if self.shared.breaker().is_open() || !remote.is_up() || self.settles(now) => {
+                self.stand_by(client, route, now, tokens)
+            }
+            Some((remote, scripts)) => self.ask(client, route, (remote, &scripts.tokens), Some(tokens)).await,
+        }
+    }
+
+    async fn ask(
+        &self,
+        client: &Client,
+        route: &'static Route,
+        (remote, script): (&Remote, &Script),
+        tokens: Option<u32>,
+    ) -> Verdict {
+        let (cost, now) = (tokens.unwrap_or(1), Now::at(clock::monotonic_ms()));
         let mends = self.mends(client, route, now);
-        let told = remote.decide(client.identity(), &scripts[at], &mends.bytes).await;
+        let told = remote.decide(client.identity(), script, tokens, &mends.bytes).await;
         let now = Now::at(clock::monotonic_ms());
         match told {
             Ok((admitted, standings)) => {
-                self.learn(client, route, admitted, &standings, now);
+                // A budget's refusal is not remembered: what is reserved may be given back any moment.
+                self.learn(client, route, admitted || tokens.is_some(), &standings, now);
                 let outcome = self.outcome(admitted);
-                Verdict { outcome, standings, ..self.verdict(route, Source::Redis, now) }
+                Verdict { outcome, standings, cost, ..self.verdict(route, Source::Redis, now) }
             }
             Err(_) => {
                 self.owe(client, route, &mends.taken, now);
-                self.stand_by(client, route, now)
+                self.stand_by(client, route, now, cost)
             }
         }
     }
@@ -178,7 +267,7 @@ impl Limiter {
     /// A refusal that still holds. One of long windows is confirmed by Redis every few seconds, by one request.
     fn remembered_refusal(&self, client: &Client, route: &Route, now: Now, standings: &mut Standings) -> bool {
         let Some(slot) = self.shared.table.find(client.hash) else { return false };
-        if !self.shared.table.look(slot, &route.limits, now, standings) {
+        if !self.shared.table.look(slot, &route.limits, now, 1, standings) {
             return false;
         }
         let full = |(limit, standing): &(&Limit, &Standing)| standing.count >= limit.count;
@@ -198,30 +287,30 @@ impl Limiter {
     }
 
     /// Decides in place of Redis, and notes what Redis is owed.
-    fn stand_by(&self, client: &Client, route: &'static Route, now: Now) -> Verdict {
+    fn stand_by(&self, client: &Client, route: &'static Route, now: Now, cost: u32) -> Verdict {
         self.shared.word(Word::Standby).fetch_add(1, SeqCst);
-        let mut verdict = self.verdict(route, Source::Standby, now);
+        let mut verdict = Verdict { cost, ..self.verdict(route, Source::Standby, now) };
         let (table, all, standings) = (self.shared.table, &self.shared.rules.all, &mut verdict.standings);
         let admitted = match self.shared.rules.fallback {
             Fallback::Closed => {
                 verdict.standings = table.standings(client.hash, &route.limits, now);
                 return Verdict { outcome: Outcome::Unavailable, ..verdict };
             }
-            Fallback::Local => table.admit(client.hash, &route.limits, all, now, standings),
+            Fallback::Local => table.admit_some(client.hash, &route.limits, all, now, cost, standings),
             Fallback::Divide(machines) => {
                 let share = self.share(client, route, machines, now);
-                table.admit(client.hash, &share, all, now, standings)
+                table.admit_some(client.hash, &share, all, now, cost, standings)
             }
             Fallback::Open => {
-                let limits = route.limits.iter().map(|limit| limit.with_count(COUNT_FULL)).collect::<Vec<_>>();
+                let limits: Vec<_> = route.limits.iter().map(|limit| limit.with_count(limit.count_full())).collect();
                 // Only a count that is full to its last bit is refused here.
-                _ = table.admit(client.hash, &limits, all, now, standings);
+                _ = table.admit_some(client.hash, &limits, all, now, cost, standings);
                 true
             }
         };
         if admitted {
             let mut owed = verdict.standings;
-            owed.iter_mut().take(route.limits.len()).for_each(|standing| standing.count = 1);
+            owed.iter_mut().take(route.limits.len()).for_each(|standing| standing.count = cost);
             self.owe(client, route, &owed, now);
         }
         Verdict { outcome: self.outcome(admitted), ..verdict }
@@ -239,7 +328,7 @@ impl Limiter {
     }
 
     /// Notes units that Redis has not counted, in the windows they were admitted in.
-    fn owe(&self, client: &Client, route: &Route, owed: &Standings, now: Now) {
+    pub(super) fn owe(&self, client: &Client, route: &Route, owed: &Standings, now: Now) {
         if owed.iter().all(|standing| standing.count == 0) {
             return;
         }
@@ -263,7 +352,8 @@ impl Limiter {
         let mend = |((limit, held), taken): ((&Limit, &Standing), &Standing)| {
             let reset_ms = if held.count > 0 { held.reset_ms } else { taken.reset_ms };
             let age_ms = limit.window_ms.saturating_sub(reset_ms);
-            let began_ms = now.ms.saturating_sub(age_ms);
+            // It may have begun up to a tick earlier than its word tells.
+            let began_ms = now.ms.saturating_sub(age_ms + limit.tick_ms());
             let floor = held.count.saturating_sub(taken.count);
             force |= floor > 0 && began_ms < emptied_ms;
             let known = began_ms < lost_ms.max(emptied_ms);
@@ -285,7 +375,7 @@ impl Limiter {
     /// A verdict to be filled.
     fn verdict(&self, route: &'static Route, source: Source, now: Now) -> Verdict {
         let (standings, headers) = (Standings::default(), self.shared.rules.headers);
-        Verdict { outcome: Outcome::Exempt, source, route, standings, headers, decided_ms: now.ms }
+        Verdict { outcome: Outcome::Exempt, source, route, standings, cost: 1, headers, decided_ms: now.ms }
     }
 }
 

@@ -9,7 +9,10 @@
 //! plan      what configuration asks for, compiled over the table's words
 //! quota     "10 per minute"            client   X-Forwarded-For, ranges, /64
 //! word      64 bits a limit            table    who owns a slot        tally   counting in it
+//! budget    tokens, reserved and settled
+//! operator  show and reset a client
 //! shared    the memory file            script   the decision in Lua    verdict outcome and headers
+//! target    REDIS_URL                  wire     one server, sentinels, a cluster; in clear or by TLS
 //! ```
 //!
 //! A window begins with the first request it admits. All limits are looked at before one is counted; a refused request
@@ -17,8 +20,10 @@
 //! Deliberately absent: locks between processes, a clock of one's own, retries.
 
 pub mod breaker;
+pub mod budget;
 pub mod client;
 pub mod limiter;
+pub mod operator;
 pub mod plan;
 pub mod quota;
 pub mod remote;
@@ -28,15 +33,25 @@ pub mod table;
 pub mod tally;
 pub mod target;
 pub mod verdict;
+pub mod wire;
 pub mod word;
 
 pub use client::{Identity, Peer, Trusted};
 pub use limiter::{Client, Limiter};
 pub use plan::{Endpoint, Fallback, Mode, Plan};
 pub use shared::Shared;
+pub use target::Target;
 pub use verdict::{Outcome, Verdict};
 
+#[cfg(test)]
+mod budget_tests;
+#[cfg(all(test, shuttle))]
+mod orders_tests;
 #[cfg(test)]
 mod remote_tests;
 #[cfg(test)]
 mod table_tests;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod wire_tests;

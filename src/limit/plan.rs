@@ -15,6 +15,7 @@ const SCOPE_CHAT: u8 = 1;
 const SCOPE_INITIALIZE: u8 = 2;
 const SCOPE_CLIENT: u8 = 3;
 const SCOPE_AUTH: u8 = 4;
+const SCOPE_TOKENS: u8 = 5;
 /// Not a limit: begun when a cached refusal was last confirmed by Redis.
 const SCOPE_CONFIRMED: u8 = 0xff;
 /// A cached refusal of an hour's or a day's limit is confirmed so often, so that an operator's reset takes effect.
@@ -88,6 +89,8 @@ pub struct Plan {
     pub initialize: Vec<Quota>,
     /// Those of [`Endpoint::Auth`].
     pub auth: Vec<Quota>,
+    /// Budgets of tokens, for every client.
+    pub tokens: Vec<Quota>,
     /// The different quotas that API keys have in place of all others.
     pub keys: Vec<Vec<Quota>>,
     /// See [`Mode`].
@@ -118,6 +121,7 @@ impl Default for Plan {
             chat: vec![quota(10, 60)],
             initialize: vec![quota(5, 60)],
             auth: Vec::new(),
+            tokens: Vec::new(),
             keys: Vec::new(),
             mode: Mode::Add,
             fallback: Fallback::Local,
@@ -150,6 +154,8 @@ pub struct Rules {
     pub confirmed: Option<Limit>,
     /// One an endpoint, then one for each quota of keys.
     pub routes: Vec<Route>,
+    /// The budgets of tokens; empty where there are none.
+    pub tokens: Route,
     keys: Vec<Vec<Quota>>,
     /// See [`Plan`].
     pub fallback: Fallback,
@@ -191,7 +197,8 @@ impl Rules {
         let &Plan { fallback, dry_run, headers, v6_prefix, .. } = plan;
         let allow = plan.allow.clone();
         let keys = plan.keys.clone();
-        Ok(Rules { all, confirmed, routes, keys, fallback, dry_run, headers, allow, v6_prefix })
+        let tokens = Route::over(all.iter().filter(|limit| is_of(limit, SCOPE_TOKENS)).copied().collect());
+        Ok(Rules { all, confirmed, routes, tokens, keys, fallback, dry_run, headers, allow, v6_prefix })
     }
 }
 
@@ -200,8 +207,9 @@ fn quotas(plan: &Plan) -> Vec<(u8, Quota)> {
     let scoped = |scope, quotas: &[Quota]| quotas.iter().map(|quota| (scope, *quota)).collect::<Vec<_>>();
     let confirm = plan.redis.is_some().then_some((SCOPE_CONFIRMED, Quota { count: u32::MAX, window_s: CONFIRM_S }));
     let (chat, initialize) = (scoped(SCOPE_CHAT, &plan.chat), scoped(SCOPE_INITIALIZE, &plan.initialize));
-    let auth = scoped(SCOPE_AUTH, &plan.auth);
-    let mut all = [chat, initialize, auth, scoped(SCOPE_CLIENT, &plan.default), confirm.into_iter().collect()].concat();
+    let (auth, tokens) = (scoped(SCOPE_AUTH, &plan.auth), scoped(SCOPE_TOKENS, &plan.tokens));
+    let clients = scoped(SCOPE_CLIENT, &plan.default);
+    let mut all = [chat, initialize, auth, tokens, clients, confirm.into_iter().collect()].concat();
     // A limit's word is found by scope and window; a key's own number needs none of its own.
     for quota in plan.keys.iter().flatten() {
         if !all.iter().any(|(scope, known)| *scope == SCOPE_CLIENT && known.window_s == quota.window_s) {
@@ -233,7 +241,11 @@ fn lay_out(plan: &Plan, directory: &mut [u32]) -> io::Result<Vec<Limit>> {
         directory[free] = *id;
     }
     let word = |id: &u32| directory.iter().position(|known| known == id).map_or(1, |at| at + 1);
-    Ok(quotas.iter().zip(&ids).map(|((scope, quota), id)| Limit::new(*scope, *quota, word(id))).collect())
+    let limit = |((scope, quota), id): (&(u8, Quota), &u32)| match *scope {
+        SCOPE_TOKENS => Limit::budget(SCOPE_TOKENS, *quota, word(id)),
+        scope => Limit::new(scope, *quota, word(id)),
+    };
+    Ok(quotas.iter().zip(&ids).map(limit).collect())
 }
 
 impl Route {
@@ -244,7 +256,7 @@ impl Route {
             Endpoint::Initialize => SCOPE_INITIALIZE,
             Endpoint::Auth => SCOPE_AUTH,
         };
-        let of_scope = |wanted: u8| all.iter().copied().filter(move |limit| limit.id >> 24 == u32::from(wanted));
+        let of_scope = |wanted: u8| all.iter().copied().filter(move |limit| is_of(limit, wanted));
         let own: Vec<Limit> = of_scope(scope).collect();
         let replaced = endpoint == Endpoint::Auth || plan.mode == Mode::Replace && !own.is_empty();
         let of_clients = |limit: &Limit| plan.default.iter().any(|quota| is_window(limit, quota));
@@ -261,11 +273,20 @@ impl Route {
         Route::over(quotas.iter().filter_map(limit).collect())
     }
 
+    /// The limits with the names of their policies.
+    pub fn named(&self) -> impl Iterator<Item = (&Limit, &str)> {
+        self.limits.iter().zip(self.policies.iter().map(|policy| policy.name.as_str()))
+    }
+
     fn over(limits: Vec<Limit>) -> Route {
         let policies: Vec<Policy> = limits.iter().map(|limit| Policy::new(limit, prefix(limit.id))).collect();
         let policy = policy_header(&policies);
         Route { limits, policies, policy }
     }
+}
+
+fn is_of(limit: &Limit, scope: u8) -> bool {
+    limit.id >> 24 == u32::from(scope)
 }
 
 fn is_window(limit: &Limit, quota: &Quota) -> bool {
@@ -277,6 +298,7 @@ fn prefix(id: u32) -> &'static str {
         SCOPE_CHAT => "chat-",
         SCOPE_INITIALIZE => "initialize-",
         SCOPE_AUTH => "auth-",
+        SCOPE_TOKENS => "tokens-",
         _ => "",
     }
 }

@@ -7,7 +7,31 @@ pub const COUNT_MAX: u32 = 1_000_000;
 /// Longest window, in seconds: half of what 28 bits of 100 ms ticks tell apart, with room for the sweep.
 pub const WINDOW_S_MAX: u32 = 180 * DAY_S;
 
+/// Most tokens a window may hold: their count has 32 bits.
+pub const TOKENS_MAX: u32 = 4_000_000_000;
+
 const DAY_S: u32 = 86_400;
+
+/// What fits a kind of word.
+struct Bounds {
+    count_max: u32,
+    window_s_min: u32,
+    wrong_count: &'static str,
+    wrong_window: &'static str,
+}
+
+const REQUESTS: Bounds = Bounds {
+    count_max: COUNT_MAX,
+    window_s_min: 1,
+    wrong_count: "must allow 1 to 1,000,000 requests",
+    wrong_window: "must have a window of 1 second to 180 days",
+};
+const TOKENS: Bounds = Bounds {
+    count_max: TOKENS_MAX,
+    window_s_min: 60,
+    wrong_count: "must allow 1 to 4,000,000,000 tokens",
+    wrong_window: "must have a window of 1 minute to 180 days",
+};
 const UNITS: [(&str, u32); 6] =
     [("month", 30 * DAY_S), ("week", 7 * DAY_S), ("day", DAY_S), ("hour", 3_600), ("minute", 60), ("second", 1)];
 
@@ -41,9 +65,21 @@ impl std::error::Error for QuotaError {}
 /// # Errors
 /// The first quota that cannot be read or that the words of the table cannot hold.
 pub fn parse(text: &str) -> Result<Vec<Quota>, QuotaError> {
+    read(text, &REQUESTS)
+}
+
+/// The same for budgets of tokens.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_tokens(text: &str) -> Result<Vec<Quota>, QuotaError> {
+    read(text, &TOKENS)
+}
+
+fn read(text: &str, bounds: &Bounds) -> Result<Vec<Quota>, QuotaError> {
     let mut quotas: Vec<Quota> = Vec::new();
     for part in text.split([';', ',', '|']).map(str::trim).filter(|part| !part.is_empty()) {
-        let quota = parse_one(part)?;
+        let quota = parse_one(part, bounds)?;
         match quotas.iter_mut().find(|known| known.window_s == quota.window_s) {
             Some(known) => known.count = known.count.min(quota.count),
             None => quotas.push(quota),
@@ -53,17 +89,17 @@ pub fn parse(text: &str) -> Result<Vec<Quota>, QuotaError> {
     Ok(quotas)
 }
 
-fn parse_one(part: &str) -> Result<Quota, QuotaError> {
+fn parse_one(part: &str, bounds: &Bounds) -> Result<Quota, QuotaError> {
     let wrong = |why| QuotaError { text: part.chars().take(80).collect(), why };
     let lower = part.to_ascii_lowercase();
     let (count, window) = split_count(&lower).ok_or_else(|| wrong("is not \"COUNT per WINDOW\""))?;
     let count = number(count).ok_or_else(|| wrong("does not begin with a whole number"))?;
     let window_s = window_s(window).ok_or_else(|| wrong("has a window that is none"))?;
-    if count == 0 || count > u64::from(COUNT_MAX) {
-        return Err(wrong("must allow 1 to 1,000,000 requests"));
+    if count == 0 || count > u64::from(bounds.count_max) {
+        return Err(wrong(bounds.wrong_count));
     }
-    if window_s == 0 || window_s > u64::from(WINDOW_S_MAX) {
-        return Err(wrong("must have a window of 1 second to 180 days"));
+    if window_s < u64::from(bounds.window_s_min) || window_s > u64::from(WINDOW_S_MAX) {
+        return Err(wrong(bounds.wrong_window));
     }
     Ok(Quota { count: count as u32, window_s: window_s as u32 })
 }

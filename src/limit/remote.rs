@@ -8,25 +8,24 @@
 //! Nothing is tried twice: a call that timed out may have counted. The crate's own reconnecting and script loading are
 //! not used: it would not leave a master that became a replica, and loads scripts with a command that proxies block.
 
-use super::script::Script;
+use super::script::{Record, SETTLE, Script, records};
 use super::shared::{Shared, Word};
 use super::tally::Standings;
-use super::target::{Target, info};
+use super::target::Target;
+use super::wire::{CONNECT_MS_MAX, Wire};
 use crate::sys::clock;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, cmd};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, cmd};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
 /// Redis has so long for an answer.
 pub const ANSWER_MS_MAX: u64 = 50;
-/// A connection and its hello have so long.
-const CONNECT_MS_MAX: u64 = 250;
 /// How often a worker without connection looks whether another one found Redis back.
 const WATCH_MS: u64 = 100;
 /// Prefix of all keys; the digit is the version of the records.
@@ -38,7 +37,7 @@ const PROBE_KEY: &str = "rl:1:probe";
 /// A connection that said hello, and the secret that clients are hashed with there.
 #[derive(Clone)]
 struct Live {
-    wire: MultiplexedConnection,
+    wire: Wire,
     secret: [u64; 2],
     number: u64,
 }
@@ -51,6 +50,7 @@ pub struct Remote {
     live: Mutex<Option<Live>>,
     is_up: AtomicBool,
     lost: Notify,
+    settle: redis::Script,
 }
 
 /// Why Redis gave no decision.
@@ -73,23 +73,50 @@ impl From<RedisError> for Fault {
 impl Remote {
     /// Redis at `target`; nothing is connected before [`Remote::keep`] runs.
     pub fn new(target: Target, key: Option<Vec<u8>>, shared: Shared) -> Remote {
-        Remote { target, key, shared, live: Mutex::new(None), is_up: AtomicBool::new(false), lost: Notify::new() }
+        let (live, is_up, lost) = (Mutex::new(None), AtomicBool::new(false), Notify::new());
+        Remote { target, key, shared, live, is_up, lost, settle: redis::Script::new(SETTLE) }
     }
 
-    /// Asks Redis. `mending` is empty, or what [`super::script::mending`] made.
+    /// Asks Redis. `cost` is told to a script that reserves; `mending` is empty, or what [`super::script::mending`] made.
     ///
     /// # Errors
     /// See [`Fault`]; it has been counted against the breaker.
-    pub async fn decide(&self, identity: &[u8], script: &Script, mending: &[u8]) -> Result<(bool, Standings), Fault> {
+    pub async fn decide(
+        &self,
+        identity: &[u8],
+        script: &Script,
+        cost: Option<u32>,
+        mending: &[u8],
+    ) -> Result<(bool, Standings), Fault> {
         let Some(mut live) = self.live() else { return Err(Fault::Away) };
         self.shared.word(Word::Calls).fetch_add(1, SeqCst);
         let key = key_of(live.secret, identity);
-        let asked = timeout(Duration::from_millis(ANSWER_MS_MAX), ask(&mut live.wire, script, &key, mending)).await;
+        let asking = async {
+            match ask(&mut live.wire, (script.sha(), script.text()), &key, (cost, mending)).await? {
+                Value::BulkString(bytes) => script.reply(&bytes).ok_or_else(no_decision),
+                _ => Err(no_decision()),
+            }
+        };
+        self.answered(timeout(Duration::from_millis(ANSWER_MS_MAX), asking).await, live.number)
+    }
+
+    /// Puts other counts in the place of reserved ones; `settling` is what [`super::script::settling`] made.
+    ///
+    /// # Errors
+    /// See [`Fault`]; it has been counted against the breaker.
+    pub async fn settle(&self, identity: &[u8], settling: &[u8]) -> Result<(), Fault> {
+        let Some(mut live) = self.live() else { return Err(Fault::Away) };
+        let key = key_of(live.secret, identity);
+        let asking = ask(&mut live.wire, (self.settle.get_hash(), SETTLE), &key, (None, settling));
+        self.answered(timeout(Duration::from_millis(ANSWER_MS_MAX), asking).await, live.number).map(drop)
+    }
+
+    fn answered<T>(&self, asked: Result<RedisResult<T>, Elapsed>, number: u64) -> Result<T, Fault> {
         match asked {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => {
                 if leaves(&error) {
-                    self.drop_live(live.number);
+                    self.drop_live(number);
                 }
                 Err(self.failed(Fault::Error(error)))
             }
@@ -106,8 +133,30 @@ impl Remote {
         let mut forget = cmd("DEL");
         forget.arg(key_of(live.secret, identity));
         let limit = Duration::from_millis(CONNECT_MS_MAX);
-        timeout(limit, send(&mut live.wire, &forget)).await.map_err(|_| Fault::Late)??;
+        timeout(limit, live.wire.send(&forget)).await.map_err(|_| Fault::Late)??;
         Ok(())
+    }
+
+    /// A client's records whose windows are under way, each with its milliseconds until the end.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn look(&self, identity: &[u8]) -> Result<Vec<(Record, u64)>, Fault> {
+        let Some(mut live) = self.live() else { return Err(Fault::Away) };
+        let mut read = cmd("GET");
+        read.arg(key_of(live.secret, identity));
+        let looking = async {
+            let value = live.wire.send(&read).await?;
+            let now_ms = match live.wire.send(&cmd("TIME")).await? {
+                Value::Array(parts) => epoch_ms(&parts).ok_or((ErrorKind::UnexpectedReturnType, "no time"))?,
+                _ => return Err((ErrorKind::UnexpectedReturnType, "no time").into()),
+            };
+            let Value::BulkString(value) = value else { return Ok(Vec::new()) };
+            let under_way = |record: Record| record.reset_ms(now_ms).map(|reset_ms| (record, reset_ms));
+            Ok(records(&value).filter_map(under_way).collect())
+        };
+        let limit = Duration::from_millis(CONNECT_MS_MAX);
+        timeout(limit, looking).await.map_err(|_| Fault::Late)?.map_err(Fault::Error)
     }
 
     /// True while there is a connection.
@@ -150,6 +199,7 @@ impl Remote {
         self.is_up.store(true, SeqCst);
         let breaker = self.shared.breaker();
         if breaker.close() {
+            self.shared.word(Word::Closed).fetch_add(1, SeqCst);
             tracing::info!(target: "security", event = "rate_limit_store_back", "Redis decides about rate limits again");
         }
         while self.is_up() && !breaker.is_open() {
@@ -164,11 +214,7 @@ impl Remote {
     async fn connect(&self, number: u64) -> Result<Live, Fault> {
         let limit = Duration::from_millis(CONNECT_MS_MAX);
         let connecting = async {
-            let info = match &self.target {
-                Target::Single(info) => info.clone(),
-                Target::Sentinel { sentinels, name, login } => master_of(sentinels, name, login).await?,
-            };
-            let mut wire = open(info).await?;
+            let mut wire = Wire::open(&self.target).await?;
             let seed = hello(&mut wire).await?;
             Ok((wire, seed))
         };
@@ -218,85 +264,60 @@ impl Remote {
 
 /// One trip; two when Redis does not know the script.
 async fn ask(
-    wire: &mut MultiplexedConnection,
-    script: &Script,
+    wire: &mut Wire,
+    (sha, text): (&str, &str),
     key: &str,
-    mending: &[u8],
-) -> RedisResult<(bool, Standings)> {
-    let value = match send(wire, &call("EVALSHA", script.sha(), key, mending)).await {
+    arguments: (Option<u32>, &[u8]),
+) -> RedisResult<Value> {
+    match wire.send(&call("EVALSHA", sha, key, arguments)).await {
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-            send(wire, &call("EVAL", script.text(), key, mending)).await?
+            wire.send(&call("EVAL", text, key, arguments)).await
         }
-        other => other?,
-    };
-    let reply = match &value {
-        Value::BulkString(bytes) => script.reply(bytes),
-        _ => None,
-    };
-    reply.ok_or_else(|| RedisError::from((ErrorKind::UnexpectedReturnType, "not a decision")))
+        other => other,
+    }
 }
 
-/// The crate hands error replies over as values.
-async fn send(wire: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
-    wire.send_packed_command(command).await?.extract_error()
+fn no_decision() -> RedisError {
+    RedisError::from((ErrorKind::UnexpectedReturnType, "not a decision"))
 }
 
-fn call(name: &str, script: &str, key: &str, mending: &[u8]) -> Cmd {
+fn call(name: &str, script: &str, key: &str, (cost, bytes): (Option<u32>, &[u8])) -> Cmd {
     let mut call = cmd(name);
     call.arg(script).arg(1).arg(key);
-    if !mending.is_empty() {
-        call.arg(mending);
+    if let Some(cost) = cost {
+        call.arg(cost);
+    }
+    if !bytes.is_empty() {
+        call.arg(bytes);
     }
     call
 }
 
-async fn open(info: redis::ConnectionInfo) -> RedisResult<MultiplexedConnection> {
-    // Our own limits stand around every use.
-    let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
-    redis::Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
-}
-
 /// Writes once, which a replica, a full or a loading server refuses, and learns the seed of this data.
-async fn hello(wire: &mut MultiplexedConnection) -> RedisResult<Vec<u8>> {
+async fn hello(wire: &mut Wire) -> RedisResult<Vec<u8>> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|_| (ErrorKind::Client, "no randomness"))?;
     let mut probe = cmd("SET");
     probe.arg(PROBE_KEY).arg(1).arg("PX").arg(1_000);
-    send(wire, &probe).await?;
+    wire.send(&probe).await?;
     let mut seed = cmd("SET");
     seed.arg(SEED_KEY).arg(&bytes).arg("NX");
-    send(wire, &seed).await?;
+    wire.send(&seed).await?;
     let mut read = cmd("GET");
     read.arg(SEED_KEY);
-    match send(wire, &read).await? {
+    match wire.send(&read).await? {
         Value::BulkString(seed) if !seed.is_empty() => Ok(seed),
         _ => Err((ErrorKind::UnexpectedReturnType, "no seed").into()),
     }
 }
 
-/// The first sentinel that knows the master.
-async fn master_of(sentinels: &[redis::ConnectionInfo], name: &str, login: &str) -> RedisResult<redis::ConnectionInfo> {
-    let mut last = RedisError::from((ErrorKind::MasterNameNotFoundBySentinel, "no sentinel answers"));
-    for sentinel in sentinels {
-        let share = Duration::from_millis(CONNECT_MS_MAX / 2 / sentinels.len() as u64);
-        match timeout(share, master_from(sentinel.clone(), name)).await {
-            Ok(Ok(host)) => {
-                return info(&login.replacen("HOST", &host, 1))
-                    .map_err(|_| (ErrorKind::InvalidClientConfig, "a sentinel named no address").into());
-            }
-            Ok(Err(error)) => last = error,
-            Err(_) => {}
-        }
-    }
-    Err(last)
-}
-
-async fn master_from(sentinel: redis::ConnectionInfo, name: &str) -> RedisResult<String> {
-    let mut wire = open(sentinel).await?;
-    let mut question = cmd("SENTINEL");
-    question.arg("get-master-addr-by-name").arg(name);
-    let (host, port): (String, u16) = question.query_async(&mut wire).await?;
-    Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+/// What `TIME` says.
+fn epoch_ms(parts: &[Value]) -> Option<u64> {
+    let mut numbers = parts.iter().map(|part| match part {
+        Value::BulkString(digits) => std::str::from_utf8(digits).ok()?.parse::<u64>().ok(),
+        _ => None,
+    });
+    Some(numbers.next()?? * 1000 + numbers.next()?? / 1000)
 }
 
 /// Errors after which this connection is of no use: it is broken, or leads to a server that will not count.

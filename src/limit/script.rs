@@ -3,7 +3,7 @@
 //! ```text
 //! value   one record a limit: id u32 (scope, window in seconds) | start_ms u48 | count u32, big-endian
 //!         client-wide limits first; records of limits that this script does not know stay, until their window is over
-//! ARGV    nothing, or mending: force u8, then for each limit: extra u32 | floor u32 | age_ms u48
+//! ARGV    of a budget's script first the cost; then nothing, or mending: force u8, then for each limit: extra u32 | floor u32 | age_ms u48
 //! reply   admitted u8, then for each limit: count u32 | reset_ms u48
 //! ```
 //!
@@ -11,7 +11,7 @@
 
 use super::plan::client_wide;
 use super::tally::{Standing, Standings};
-use super::word::{FUTURE_MS_MAX, Limit};
+use super::word::Limit;
 
 const RECORD_BYTES: usize = 14;
 const REPLY_BYTES: usize = 10;
@@ -22,6 +22,41 @@ pub struct Script {
     inner: redis::Script,
     text: String,
     limits: usize,
+}
+
+/// How a script knows what a request costs, and where its mending stands.
+struct Cost {
+    units: &'static str,
+    mending: &'static str,
+}
+
+const ONE: Cost = Cost { units: "1", mending: "ARGV[1]" };
+const TOLD: Cost = Cost { units: "tonumber(ARGV[1])", mending: "ARGV[2]" };
+
+/// Puts other counts in the place of what was reserved: KEYS[1] the client; ARGV[1] for each limit: id u32 |
+/// milliseconds since its window began u48, give or take u32 | units to add u32 | units to take u32. Windows that are over are let be.
+pub const SETTLE: &str = "local v=redis.call('GET',KEYS[1])
+if not v then return 0 end
+local t=redis.call('TIME')
+local now=t[1]*1000+math.floor(t[2]/1000)
+local out={}
+for p=1,#v-13,14 do
+local i,s,c=struct.unpack('>I4I6I4',v,p)
+local w=(i%16777216)*1000
+for q=1,#ARGV[1]-21,22 do
+local id,age,d,plus,minus=struct.unpack('>I4I6I4I4I4',ARGV[1],q)
+if id==i and now<s+w and math.abs(s-(now-age))<=d then c=math.min(math.max(c-minus,0)+plus,4294967295) end
+end
+out[#out+1]=struct.pack('>I4I6I4',i,s,c)
+end
+redis.call('SET',KEYS[1],table.concat(out),'KEEPTTL')
+return 1";
+
+/// What [`SETTLE`] is told of one limit.
+pub fn settling(limit: &Limit, age_ms: u64, plus: u32, minus: u32) -> Vec<u8> {
+    let age = &age_ms.to_be_bytes()[2..];
+    let slack_ms = limit.slack_ms() as u32;
+    [&limit.id.to_be_bytes()[..], age, &slack_ms.to_be_bytes(), &plus.to_be_bytes(), &minus.to_be_bytes()].concat()
 }
 
 /// What this machine knows better about one limit than Redis may.
@@ -38,7 +73,16 @@ pub struct Mend {
 impl Script {
     /// The script that decides about `limits` and answers in their order.
     pub fn new(limits: &[Limit]) -> Script {
-        let text = source(limits);
+        Script::of(limits, &ONE)
+    }
+
+    /// The script that reserves a number of units, told with the call, in all of `limits`.
+    pub fn reserving(limits: &[Limit]) -> Script {
+        Script::of(limits, &TOLD)
+    }
+
+    fn of(limits: &[Limit], cost: &Cost) -> Script {
+        let text = source(limits, cost);
         Script { inner: redis::Script::new(&text), text, limits: limits.len() }
     }
 
@@ -67,6 +111,34 @@ impl Script {
     }
 }
 
+/// What Redis holds of one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The limit's id.
+    pub id: u32,
+    /// Redis's clock when the window began, milliseconds since 1970.
+    pub start_ms: u64,
+    /// Admitted in it.
+    pub count: u32,
+}
+
+impl Record {
+    /// Milliseconds until its window ends; `None` when that is over.
+    pub fn reset_ms(&self, now_ms: u64) -> Option<u64> {
+        let window_ms = u64::from(self.id & 0x00ff_ffff) * 1000;
+        (self.start_ms.min(now_ms) + window_ms).checked_sub(now_ms).filter(|left_ms| *left_ms > 0)
+    }
+}
+
+/// Reads a client's value.
+pub fn records(value: &[u8]) -> impl Iterator<Item = Record> {
+    value.chunks_exact(RECORD_BYTES).map(|record| Record {
+        id: number(&record[..4]) as u32,
+        start_ms: number(&record[4..10]),
+        count: number(&record[10..]) as u32,
+    })
+}
+
 /// Mending as the script reads it. `force` puts windows back that Redis has lost altogether.
 pub fn mending(force: bool, mends: &[Mend]) -> Vec<u8> {
     let mut bytes = vec![u8::from(force)];
@@ -83,11 +155,11 @@ fn number(bytes: &[u8]) -> u64 {
 }
 
 /// The text. `s1` and `c1` are start and count of the first limit in the order of the reply, and so on.
-fn source(limits: &[Limit]) -> String {
+fn source(limits: &[Limit], cost: &Cost) -> String {
     let told: Vec<(usize, &Limit)> = limits.iter().enumerate().map(|(number, limit)| (number + 1, limit)).collect();
     let mut stored = told.clone();
     stored.sort_by_key(|(_, limit)| !client_wide(limit));
-    [read(&told, &stored), roll(&told), mend(&told), decide(&told, &stored), reply(&told)].join("\n")
+    [read(&told, &stored), roll(&told), mend(&told, cost), decide(&told, &stored, cost), reply(&told)].join("\n")
 }
 
 fn each(limits: &[(usize, &Limit)], between: &str, part: impl Fn(usize, &Limit) -> String) -> String {
@@ -133,16 +205,17 @@ fn roll(told: &[(usize, &Limit)]) -> String {
 }
 
 /// `p` is where the limit's part of ARGV begins, `n` its count, `w` its window.
-fn mend(told: &[(usize, &Limit)]) -> String {
+fn mend(told: &[(usize, &Limit)], cost: &Cost) -> String {
+    let argument = cost.mending;
     let calls = each(told, "\n", |n, limit| {
         let at = 2 + (n - 1) * MEND_BYTES;
-        format!("s{n},c{n}=mend({at},s{n},c{n},{},{})", limit.count, limit.window_ms)
+        format!("s{n},c{n}=mend({at},s{n},c{n},{},{},{})", limit.count, limit.window_ms, limit.slack_ms())
     });
     format!(
-        "if ARGV[1] then
-local force=string.byte(ARGV[1])==1
-local function mend(p,s,c,n,w)
-local e,f,g=struct.unpack('>I4I4I6',ARGV[1],p)
+        "if {argument} then
+local force=string.byte({argument})==1
+local function mend(p,s,c,n,w,d)
+local e,f,g=struct.unpack('>I4I4I6',{argument},p)
 if (e==0 and f==0) or g>=w then return s,c end
 local from=now-g
 if c==0 then
@@ -150,7 +223,7 @@ if force then e=e+f end
 if e==0 then return s,c end
 return from,math.min(e,n)
 end
-if math.abs(s-from)<=math.min(w/2,{FUTURE_MS_MAX}) or force then c=math.max(c,f) end
+if math.abs(s-from)<=d or force then c=math.max(c,f) end
 return s,math.max(c,math.min(c+e,n))
 end
 {calls}
@@ -159,11 +232,11 @@ end"
 }
 
 /// Counts if every limit has room, and writes the records with the expiry of the one that lasts longest.
-fn decide(told: &[(usize, &Limit)], stored: &[(usize, &Limit)]) -> String {
+fn decide(told: &[(usize, &Limit)], stored: &[(usize, &Limit)], cost: &Cost) -> String {
     format!(
-        "local ok=0
+        "local ok,k=0,{units}
 if {room} then ok=1 {bump} end
-if ok==1 or ARGV[1] then
+if ok==1 or {argument} then
 local till=math.max({ends})
 if #tail>0 then
 local keep={{}}
@@ -176,8 +249,10 @@ tail=table.concat(keep)
 end
 if till>now then redis.call('SET',KEYS[1],struct.pack('>{format}',{packed})..tail,'PXAT',string.format('%.0f',till)) end
 end",
-        room = each(told, " and ", |n, limit| format!("c{n}<{}", limit.count)),
-        bump = each(told, " ", |n, _| format!("c{n}=c{n}+1")),
+        units = cost.units,
+        argument = cost.mending,
+        room = each(told, " and ", |n, limit| format!("c{n}+k<={}", limit.count)),
+        bump = each(told, " ", |n, _| format!("c{n}=c{n}+k")),
         ends = each(told, ",", |n, limit| format!("c{n}>0 and s{n}+{} or 0", limit.window_ms)),
         format = "I4I6I4".repeat(told.len()),
         packed = each(stored, ",", |n, limit| format!("{},s{n},c{n}", limit.id)),

@@ -53,6 +53,27 @@ pub enum Word {
     Standby = 7,
     /// Counter: the breaker opened.
     Opened = 8,
+    /// Counter: the breaker closed.
+    Closed = 9,
+}
+
+/// What happened since the memory was made, by all workers.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    /// See [`Pressure`].
+    pub pressure: Pressure,
+    /// Redis is not asked now.
+    pub breaker_open: bool,
+    /// See [`Word::Calls`].
+    pub calls: u64,
+    /// See [`Word::Failures`].
+    pub failures: u64,
+    /// See [`Word::Standby`].
+    pub standby: u64,
+    /// See [`Word::Opened`].
+    pub opened: u64,
+    /// See [`Word::Closed`].
+    pub closed: u64,
 }
 
 /// The shared memory, and the rules it is used by.
@@ -151,6 +172,20 @@ impl Shared {
     /// See [`Pressure`].
     pub fn pressure(&self) -> Pressure {
         self.table.pressure()
+    }
+
+    /// See [`Counts`].
+    pub fn counts(&self) -> Counts {
+        let word = |word| self.word(word).load(SeqCst);
+        Counts {
+            pressure: self.pressure(),
+            breaker_open: self.breaker().is_open(),
+            calls: word(Word::Calls),
+            failures: word(Word::Failures),
+            standby: word(Word::Standby),
+            opened: word(Word::Opened),
+            closed: word(Word::Closed),
+        }
     }
 
     /// Sweeps up to `count` slots of the table from `from` on; where to go on, 0 after the last. The master calls it

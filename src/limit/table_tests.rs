@@ -10,19 +10,19 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 
-struct Tally {
-    admitted: bool,
+pub(super) struct Tally {
+    pub(super) admitted: bool,
     standings: Standings,
 }
 
 impl<C: Cell> Table<C> {
-    fn decide(&self, hash: Hash, limits: &[Limit], all: &[Limit], now: Now) -> Tally {
+    pub(super) fn decide(&self, hash: Hash, limits: &[Limit], all: &[Limit], now: Now) -> Tally {
         let mut standings = Standings::default();
         Tally { admitted: self.admit(hash, limits, all, now, &mut standings), standings }
     }
 }
 
-fn limits(quotas: &[(u32, u32)]) -> Vec<Limit> {
+pub(super) fn limits(quotas: &[(u32, u32)]) -> Vec<Limit> {
     let one = |(number, (count, window_s)): (usize, &(u32, u32))| {
         Limit::new(0, Quota { count: *count, window_s: *window_s }, number + 1)
     };
@@ -41,7 +41,7 @@ fn client(number: u64) -> Hash {
 }
 
 /// Clients that all live in the same two buckets, so that they fight for 16 places.
-fn neighbour(number: u64) -> Hash {
+pub(super) fn neighbour(number: u64) -> Hash {
     Hash::new(u128::from(number + 1) << 49 | 1 << 96)
 }
 

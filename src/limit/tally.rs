@@ -6,7 +6,7 @@
 //! killed between two words has counted one request of one client too many, until that window ends.
 
 use super::table::{Cell, Hash, Slot, Table};
-use super::word::{Held, Limit, Now, less_one, owner, same_start, with_count};
+use super::word::{Held, Limit, Now, owner};
 use std::cmp::Ordering;
 
 /// Rounds in which others may displace a slot under a request before it is refused, to be safe.
@@ -40,15 +40,29 @@ impl<C: Cell> Table<C> {
     /// written to `standings`, in place: it is copied nowhere on a request's path.
     #[inline]
     pub fn admit(&self, hash: Hash, limits: &[Limit], all: &[Limit], now: Now, standings: &mut Standings) -> bool {
+        self.admit_some(hash, limits, all, now, 1, standings)
+    }
+
+    /// The same for a request that costs `cost` units.
+    #[inline]
+    pub fn admit_some(
+        &self,
+        hash: Hash,
+        limits: &[Limit],
+        all: &[Limit],
+        now: Now,
+        cost: u32,
+        standings: &mut Standings,
+    ) -> bool {
         for _ in 0..TRIES_MAX {
             let slot = self.find_or_claim(hash, all, now);
-            if self.look(slot, limits, now, standings) {
+            if self.look(slot, limits, now, cost, standings) {
                 return false;
             }
-            match self.commit(hash, slot, limits, now, standings) {
+            match self.commit(hash, slot, limits, now, cost, standings) {
                 Commit::Counted => return true,
                 Commit::Full => {
-                    self.look(slot, limits, now, standings);
+                    self.look(slot, limits, now, cost, standings);
                     return false;
                 }
                 Commit::Displaced => {}
@@ -57,13 +71,13 @@ impl<C: Cell> Table<C> {
         false
     }
 
-    /// How `limits` stand, written to `standings`; true when one of them is full. Writes no word.
+    /// How `limits` stand, written to `standings`; true when one of them has no room for `cost`. Writes no word.
     #[inline]
-    pub fn look(&self, slot: Slot, limits: &[Limit], now: Now, standings: &mut Standings) -> bool {
+    pub fn look(&self, slot: Slot, limits: &[Limit], now: Now, cost: u32, standings: &mut Standings) -> bool {
         let mut full = false;
         for (limit, standing) in limits.iter().zip(standings) {
             let held = self.held(slot, limit, now);
-            full |= held.is_some_and(|held| held.count >= limit.count);
+            full |= !has_room(limit, held.map_or(0, |held| held.count), cost);
             *standing = held.map_or_else(Standing::default, |held| standing_of(limit, held));
         }
         full
@@ -73,7 +87,7 @@ impl<C: Cell> Table<C> {
     pub fn standings(&self, hash: Hash, limits: &[Limit], now: Now) -> Standings {
         let mut standings = Standings::default();
         if let Some(slot) = self.find(hash) {
-            self.look(slot, limits, now, &mut standings);
+            self.look(slot, limits, now, 1, &mut standings);
         }
         standings
     }
@@ -109,6 +123,17 @@ impl<C: Cell> Table<C> {
         }
     }
 
+    /// Puts `used` in the place of `reserved` units, in windows that began `ages_ms` ago and are still under way.
+    pub fn exchange(&self, hash: Hash, limits: &[Limit], now: Now, ages_ms: &[u64], reserved: u32, used: u32) {
+        let Some(slot) = self.find(hash) else { return };
+        for (limit, age_ms) in limits.iter().zip(ages_ms) {
+            self.update(slot, limit, now, |held| {
+                let held = held.filter(|held| same_window(limit, held.age_ms, *age_ms).is_eq())?;
+                Some((held.age_ms, held.count.saturating_sub(reserved).saturating_add(used)))
+            });
+        }
+    }
+
     /// Marks `limit` as begun now, once in its window; true for the one caller who did.
     pub fn mark_once(&self, slot: Slot, limit: &Limit, now: Now) -> bool {
         let cell = self.word(slot, limit);
@@ -139,13 +164,22 @@ impl<C: Cell> Table<C> {
         limit.read(self.word(slot, limit).get(), print_of(slot), now)
     }
 
-    fn commit(&self, hash: Hash, slot: Slot, limits: &[Limit], now: Now, standings: &mut Standings) -> Commit {
+    #[inline]
+    fn commit(
+        &self,
+        hash: Hash,
+        slot: Slot,
+        limits: &[Limit],
+        now: Now,
+        cost: u32,
+        standings: &mut Standings,
+    ) -> Commit {
         let mut written = [0; APPLIED_MAX];
         for (number, limit) in limits.iter().enumerate().take(APPLIED_MAX) {
-            match self.count_one(slot, limit, now) {
+            match self.count(slot, limit, now, cost) {
                 Ok((word, standing)) => (written[number], standings[number]) = (word, standing),
                 Err(why) => {
-                    self.undo(slot, &limits[..number], &written);
+                    self.undo(slot, &limits[..number], &written, cost);
                     return why;
                 }
             }
@@ -153,22 +187,23 @@ impl<C: Cell> Table<C> {
         if self.still_counts(hash, slot) {
             return Commit::Counted;
         }
-        self.undo(slot, limits, &written);
+        self.undo(slot, limits, &written, cost);
         Commit::Displaced
     }
 
-    /// Counts one unit; the word it wrote, and how the limit stands then.
-    fn count_one(&self, slot: Slot, limit: &Limit, now: Now) -> Result<(u64, Standing), Commit> {
+    /// Counts `cost` units; the word it wrote, and how the limit stands then.
+    #[inline]
+    fn count(&self, slot: Slot, limit: &Limit, now: Now, cost: u32) -> Result<(u64, Standing), Commit> {
         let cell = self.word(slot, limit);
         loop {
             let seen = cell.get();
             let (new, held) = match limit.read(seen, print_of(slot), now) {
-                Some(held) if held.count >= limit.count => return Err(Commit::Full),
-                Some(held) => (seen + 1, Held { count: held.count + 1, ..held }),
+                Some(held) if !has_room(limit, held.count, cost) => return Err(Commit::Full),
+                Some(held) => (seen + u64::from(cost), Held { count: held.count + cost, ..held }),
                 // Someone else's word, or nobody's: only the owner of the slot may write over it. It was read before
                 // the tag, so a new owner's word fails the swap.
                 None if !self.still_owned(slot) => return Err(Commit::Displaced),
-                None => (limit.write(print_of(slot), now, 0, 1), Held { count: 1, age_ms: 0 }),
+                None => (limit.write(print_of(slot), now, 0, cost), Held { count: cost, age_ms: 0 }),
             };
             if cell.replace(seen, new) {
                 return Ok((new, standing_of(limit, held)));
@@ -176,13 +211,13 @@ impl<C: Cell> Table<C> {
         }
     }
 
-    /// Takes one unit back from each, as far as the windows that were counted in still stand there.
-    fn undo(&self, slot: Slot, limits: &[Limit], written: &[u64]) {
+    /// Takes `cost` units back from each, as far as the windows that were counted in still stand there.
+    fn undo(&self, slot: Slot, limits: &[Limit], written: &[u64], cost: u32) {
         for (limit, written) in limits.iter().zip(written) {
             let cell = self.word(slot, limit);
             loop {
                 let seen = cell.get();
-                if !same_start(seen, *written) || cell.replace(seen, less_one(seen)) {
+                if !limit.same_window(seen, *written) || cell.replace(seen, limit.less(seen, cost)) {
                     break;
                 }
             }
@@ -201,12 +236,18 @@ impl<C: Cell> Table<C> {
             }
             let keep = held.is_some_and(|held| held.age_ms == age_ms);
             let window = limit.write(print_of(slot), now, age_ms, count);
-            let new = if keep { with_count(seen, count) } else { window };
+            let new = if keep { limit.recount(seen, count) } else { window };
             if cell.replace(seen, new) {
                 return;
             }
         }
     }
+}
+
+/// True when `cost` more fit.
+#[inline]
+fn has_room(limit: &Limit, count: u32, cost: u32) -> bool {
+    count.saturating_add(cost) <= limit.count
 }
 
 fn print_of(slot: Slot) -> u16 {
@@ -217,9 +258,7 @@ fn standing_of(limit: &Limit, held: Held) -> Standing {
     Standing { count: held.count, reset_ms: limit.reset_ms(held) }
 }
 
-/// `Less` when the told window began before the held one, `Greater` when after. Two windows of one limit begin at
-/// least its length apart; what is nearer than half of that is one window, told over a network.
+/// `Less` when the told window began before the held one, `Greater` when after; see [`Limit::slack_ms`].
 fn same_window(limit: &Limit, held_age_ms: u64, told_age_ms: u64) -> Ordering {
-    let slack_ms = (limit.window_ms / 2).min(super::word::FUTURE_MS_MAX);
-    if held_age_ms.abs_diff(told_age_ms) <= slack_ms { Ordering::Equal } else { held_age_ms.cmp(&told_age_ms) }
+    if held_age_ms.abs_diff(told_age_ms) <= limit.slack_ms() { Ordering::Equal } else { held_age_ms.cmp(&told_age_ms) }
 }

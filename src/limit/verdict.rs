@@ -78,6 +78,8 @@ pub struct Verdict {
     pub source: Source,
     pub(super) route: &'static Route,
     pub(super) standings: Standings,
+    /// Units that the request costs.
+    pub(super) cost: u32,
     pub(super) headers: bool,
     /// Monotonic milliseconds.
     pub(super) decided_ms: u64,
@@ -115,7 +117,11 @@ impl Verdict {
 
     /// Names of the limits that are full.
     pub fn violated(&self) -> impl Iterator<Item = &'static str> + '_ {
-        self.lines().filter(|line| line.count >= line.limit).map(|line| line.name)
+        self.full().map(|line| line.name)
+    }
+
+    fn full(&self) -> impl Iterator<Item = Line<'static>> + '_ {
+        self.lines().filter(|line| line.count.saturating_add(self.cost) > line.limit)
     }
 
     /// Whole seconds after which a retry is admitted if nobody else of this client comes first; `None` when this
@@ -125,7 +131,7 @@ impl Verdict {
     }
 
     fn retry_after_s_at(&self, now_ms: u64) -> Option<u64> {
-        let full = self.lines().filter(|line| line.count >= line.limit).map(|line| line.reset_ms).max();
+        let full = self.full().map(|line| line.reset_ms).max();
         match self.outcome {
             Outcome::Refused => Some(seconds_up(self.left_ms(full.unwrap_or(0), now_ms))),
             Outcome::Unavailable => Some(UNAVAILABLE_S),
@@ -137,6 +143,21 @@ impl Verdict {
     pub fn headers(&self, headers: &mut HeaderMap) {
         let epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.headers_at(clock::monotonic_ms(), epoch.as_millis() as u64, headers);
+    }
+
+    /// Adds a second verdict's headers to those of the first: both are lists. One that refused takes the old fields,
+    /// which hold one limit only.
+    pub fn more_headers(&self, headers: &mut HeaderMap) {
+        let mut own = HeaderMap::new();
+        self.headers(&mut own);
+        let refused = !self.admitted();
+        for (name, value) in &own {
+            match *name == POLICY || *name == STATE {
+                true => _ = headers.append(name, value.clone()),
+                false if refused => _ = headers.insert(name, value.clone()),
+                false => {}
+            }
+        }
     }
 
     fn headers_at(&self, now_ms: u64, epoch_ms: u64, headers: &mut HeaderMap) {
@@ -199,7 +220,7 @@ mod tests {
             *standing = Standing { count, reset_ms };
         }
         let route = rules.route(Endpoint::Chat);
-        Verdict { outcome, source: Source::Table, route, standings, headers: true, decided_ms: 5_000 }
+        Verdict { outcome, source: Source::Table, route, standings, cost: 1, headers: true, decided_ms: 5_000 }
     }
 
     fn told(verdict: Verdict, now_ms: u64) -> Vec<String> {

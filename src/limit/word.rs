@@ -1,7 +1,9 @@
-//! One word of the table: `[ fingerprint 16 | window start 28, in ticks | count 20 ]`.
+//! One word of the table: `[ fingerprint 16 | window start 28, in ticks | count 20 ]`; of a budget of tokens, which
+//! counts further, `[ fingerprint 16 | window start 16 | count 32 ]`.
 //!
 //! A tick is 1 ms where the window is an hour or shorter, so that it has its exact length, else 100 ms, so that 28
-//! bits reach over 310 days. The fingerprint names the owner: words of a former one read as empty, nothing is zeroed.
+//! bits reach over 310 days; of a budget a second, or a 16,384th of the window. The fingerprint names the owner: words
+//! of a former one read as empty, nothing is zeroed.
 
 use super::quota::Quota;
 
@@ -9,12 +11,19 @@ use super::quota::Quota;
 const FINE_WINDOW_S_MAX: u32 = 3_600;
 /// A start so far in the future is a clock read by someone who was then held up, not an old window.
 pub const FUTURE_MS_MAX: u64 = 2_000;
+/// Ticks of a budget's window at most: a quarter of what 16 bits tell apart, so that the sweep has three windows' time.
+const WIDE_TICKS_MAX: u64 = 1 << 14;
 
-const START_BITS: u32 = 28;
-const COUNT_BITS: u32 = 20;
-const START_MASK: u64 = (1 << START_BITS) - 1;
-/// What a word can count to.
-pub const COUNT_FULL: u32 = (1 << COUNT_BITS) - 1;
+const PRINT_SHIFT: u32 = 48;
+const NARROW: Layout = Layout { start_mask: (1 << 28) - 1, count_bits: 20 };
+const WIDE: Layout = Layout { start_mask: (1 << 16) - 1, count_bits: 32 };
+
+/// How the lower 48 bits of a word are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    start_mask: u64,
+    count_bits: u32,
+}
 
 /// A moment of `CLOCK_MONOTONIC`, read once a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,10 +38,14 @@ impl Now {
     pub fn at(ms: u64) -> Now {
         Now { ms, tenths: ms / 100 }
     }
+}
 
-    fn ticks(self, fine: bool) -> u64 {
-        if fine { self.ms } else { self.tenths }
-    }
+/// How a limit's ticks are got without a division, where every request needs them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tick {
+    Fine,
+    Tenth,
+    Wide(u64),
 }
 
 /// A limit as the words know it.
@@ -43,12 +56,12 @@ pub struct Limit {
     pub id: u32,
     /// The word of a slot that holds it, 1 and up; word 0 is the slot's tag.
     pub word: usize,
-    /// Requests a window admits.
+    /// Requests (of a budget, tokens) a window admits.
     pub count: u32,
     /// Length of the window in milliseconds.
     pub window_ms: u64,
     window_ticks: u64,
-    fine: bool,
+    tick: Tick,
 }
 
 /// What a live word says.
@@ -63,10 +76,21 @@ pub struct Held {
 impl Limit {
     /// The limit `quota` in `scope`, held in word `word`.
     pub fn new(scope: u8, quota: Quota, word: usize) -> Limit {
+        let tick = if quota.window_s <= FINE_WINDOW_S_MAX { Tick::Fine } else { Tick::Tenth };
+        Limit::ticking(scope, quota, word, tick)
+    }
+
+    /// The same for a budget of tokens.
+    pub fn budget(scope: u8, quota: Quota, word: usize) -> Limit {
+        let tick_s = u64::from(quota.window_s).div_ceil(WIDE_TICKS_MAX).max(1);
+        Limit::ticking(scope, quota, word, Tick::Wide(tick_s * 1_000))
+    }
+
+    fn ticking(scope: u8, quota: Quota, word: usize, tick: Tick) -> Limit {
         let window_ms = u64::from(quota.window_s) * 1_000;
-        let fine = quota.window_s <= FINE_WINDOW_S_MAX;
-        let window_ticks = if fine { window_ms } else { window_ms / 100 };
-        Limit { id: id(scope, quota.window_s), word, count: quota.count, window_ms, window_ticks, fine }
+        let id = id(scope, quota.window_s);
+        let limit = Limit { id, word, count: quota.count, window_ms, window_ticks: 0, tick };
+        Limit { window_ticks: window_ms.div_ceil(limit.tick_ms()), ..limit }
     }
 
     /// The same limit with another count.
@@ -74,25 +98,34 @@ impl Limit {
         Limit { count, ..self }
     }
 
+    /// What its word can count to.
+    pub fn count_full(&self) -> u32 {
+        ((1u64 << self.layout().count_bits) - 1) as u32
+    }
+
     /// What `word` holds for the owner `print`, if its window is still under way.
+    #[inline]
     pub fn read(&self, word: u64, print: u16, now: Now) -> Option<Held> {
         if owner(word) != print {
             return None;
         }
-        let start = (word >> COUNT_BITS) & START_MASK;
-        let age = now.ticks(self.fine).wrapping_sub(start) & START_MASK;
-        let tick_ms = self.tick_ms();
+        let layout = self.layout();
+        let start = (word >> layout.count_bits) & layout.start_mask;
+        let age = self.ticks(now).wrapping_sub(start) & layout.start_mask;
         if age < self.window_ticks {
-            return Some(Held { count: count(word), age_ms: age * tick_ms });
+            return Some(Held { count: self.count_of(word), age_ms: age * self.tick_ms() });
         }
-        let early = START_MASK + 1 - age;
-        (early * tick_ms <= FUTURE_MS_MAX).then_some(Held { count: count(word), age_ms: 0 })
+        let early = layout.start_mask + 1 - age;
+        // Less than a tick of a budget tells nothing of the future.
+        let future_ticks = FUTURE_MS_MAX.div_ceil(self.tick_ms());
+        (early <= future_ticks).then(|| Held { count: self.count_of(word), age_ms: 0 })
     }
 
     /// A window that began `age_ms` ago.
     pub fn write(&self, print: u16, now: Now, age_ms: u64, count: u32) -> u64 {
-        let start = now.ticks(self.fine).wrapping_sub(age_ms / self.tick_ms()) & START_MASK;
-        u64::from(print) << (START_BITS + COUNT_BITS) | start << COUNT_BITS | u64::from(count.min(COUNT_FULL))
+        let layout = self.layout();
+        let start = self.ticks(now).wrapping_sub(age_ms / self.tick_ms()) & layout.start_mask;
+        u64::from(print) << PRINT_SHIFT | start << layout.count_bits | u64::from(count.min(self.count_full()))
     }
 
     /// Milliseconds until the window ends, at least 1.
@@ -100,8 +133,52 @@ impl Limit {
         self.window_ms.saturating_sub(held.age_ms).max(1)
     }
 
-    fn tick_ms(&self) -> u64 {
-        if self.fine { 1 } else { 100 }
+    /// The count alone.
+    pub fn count_of(&self, word: u64) -> u32 {
+        (word & u64::from(self.count_full())) as u32
+    }
+
+    /// True for two words of one owner's one window.
+    pub fn same_window(&self, one: u64, other: u64) -> bool {
+        (one ^ other) >> self.layout().count_bits == 0
+    }
+
+    /// The same window with another count.
+    pub fn recount(&self, word: u64, count: u32) -> u64 {
+        word & !u64::from(self.count_full()) | u64::from(count.min(self.count_full()))
+    }
+
+    /// The same window with `cost` less; the window itself is gone with its last unit, since only admitted requests
+    /// anchor it.
+    pub fn less(&self, word: u64, cost: u32) -> u64 {
+        if self.count_of(word) <= cost { 0 } else { word - u64::from(cost) }
+    }
+
+    fn layout(&self) -> Layout {
+        if matches!(self.tick, Tick::Wide(_)) { WIDE } else { NARROW }
+    }
+
+    fn ticks(&self, now: Now) -> u64 {
+        match self.tick {
+            Tick::Fine => now.ms,
+            Tick::Tenth => now.tenths,
+            Tick::Wide(ms) => now.ms / ms,
+        }
+    }
+
+    /// Two beginnings of a window that are no further apart are one, told over a network: two windows of one limit begin
+    /// at least its length apart.
+    pub fn slack_ms(&self) -> u64 {
+        (self.window_ms / 2).min(FUTURE_MS_MAX).max(self.tick_ms())
+    }
+
+    /// How finely its windows' beginnings are known, in milliseconds.
+    pub fn tick_ms(&self) -> u64 {
+        match self.tick {
+            Tick::Fine => 1,
+            Tick::Tenth => 100,
+            Tick::Wide(ms) => ms,
+        }
     }
 }
 
@@ -110,29 +187,9 @@ pub fn id(scope: u8, window_s: u32) -> u32 {
     u32::from(scope) << 24 | (window_s & 0x00ff_ffff)
 }
 
-/// The count alone.
-pub fn count(word: u64) -> u32 {
-    (word & u64::from(COUNT_FULL)) as u32
-}
-
 /// Whose word it is; 0 is nobody's.
 pub fn owner(word: u64) -> u16 {
-    (word >> (START_BITS + COUNT_BITS)) as u16
-}
-
-/// True for two words of one owner's one window.
-pub fn same_start(one: u64, other: u64) -> bool {
-    (one ^ other) >> COUNT_BITS == 0
-}
-
-/// The same window with another count.
-pub fn with_count(word: u64, count: u32) -> u64 {
-    word & !u64::from(COUNT_FULL) | u64::from(count.min(COUNT_FULL))
-}
-
-/// The same window with one less; the window itself is gone with its last unit, since only admitted requests anchor it.
-pub fn less_one(word: u64) -> u64 {
-    if count(word) <= 1 { 0 } else { word - 1 }
+    (word >> PRINT_SHIFT) as u16
 }
 
 #[cfg(test)]
@@ -167,8 +224,8 @@ mod tests {
     fn the_last_unit_takes_the_window_along() {
         let limit = limit(60);
         let word = limit.write(7, Now::at(5_000), 0, 2);
-        assert_eq!(count(less_one(word)), 1);
-        assert_eq!(less_one(less_one(word)), 0);
+        assert_eq!(limit.count_of(limit.less(word, 1)), 1);
+        assert_eq!((limit.less(limit.less(word, 1), 1), limit.less(word, 2)), (0, 0));
     }
 
     proptest! {
@@ -177,7 +234,7 @@ mod tests {
         #[test]
         fn a_window_has_its_length(
             window_s in prop_oneof![1u32..=3_600, 3_601..=crate::limit::quota::WINDOW_S_MAX],
-            start_ms in 0u64..1 << 45, part in 0.0..1.5f64, count in 1..=COUNT_FULL, print in 1u16..,
+            start_ms in 0u64..1 << 45, part in 0.0..1.5f64, count in 1u32..1 << 20, print in 1u16..,
         ) {
             let limit = limit(window_s);
             let word = limit.write(print, Now::at(start_ms), 0, count);
@@ -190,6 +247,25 @@ mod tests {
                 prop_assert!(held.age_ms.abs_diff(age_ms) <= slack);
                 prop_assert!(limit.reset_ms(held) <= limit.window_ms);
             } else if age_ms >= limit.window_ms {
+                prop_assert_eq!(held, None);
+            }
+        }
+
+        /// The same of a budget, to a tick of a second or a 16,384th of the window.
+        #[test]
+        fn a_budgets_window_has_its_length(
+            window_s in 60..=crate::limit::quota::WINDOW_S_MAX, start_ms in 0u64..1 << 45, part in 0.0..1.5f64,
+            count in 1u32.., print in 1u16..,
+        ) {
+            let limit = Limit::budget(5, Quota { count: 10, window_s }, 1);
+            let word = limit.write(print, Now::at(start_ms), 0, count);
+            let age_ms = ((limit.window_ms as f64) * part) as u64;
+            let slack_ms = u64::from(window_s).div_ceil(16_384) * 1_000;
+            let held = limit.read(word, print, Now::at(start_ms + age_ms));
+            if age_ms + slack_ms < limit.window_ms {
+                prop_assert_eq!(held.unwrap().count, count);
+                prop_assert!(held.unwrap().age_ms.abs_diff(age_ms) <= slack_ms);
+            } else if age_ms >= limit.window_ms + slack_ms {
                 prop_assert_eq!(held, None);
             }
         }

@@ -23,7 +23,7 @@ mod outputs;
 mod packer;
 pub mod pipe;
 mod raw;
-mod record;
+pub mod record;
 pub mod redact;
 pub mod rotate;
 mod secret;

@@ -7,7 +7,7 @@
 //! ```
 
 use super::report::Report;
-use super::roster::{ChildId, Kind, Life};
+use super::roster::{Child, ChildId, Kind, Life};
 use super::state::{Action, KILL_AFTER, State};
 use nix::sys::signal::Signal;
 use std::borrow::Cow;
@@ -16,10 +16,15 @@ use std::time::Duration;
 /// What threads get to leave their stacks; those that run take microseconds.
 const EXAMINATION: Duration = Duration::from_millis(150);
 
+/// Who has loops: one that leaves may hang too, and its clients need not wait for the drain's limit.
+pub(super) fn turns(child: &Child) -> bool {
+    child.was_ready && matches!(child.life, Life::Ready | Life::Leaving(_))
+}
+
 impl State {
     /// One of its loops has been silent for longer than the limit.
     pub(super) fn silent(&mut self, now: Duration, id: ChildId, silence: Duration) {
-        let Some(child) = self.roster.get_mut(id).filter(|child| child.life == Life::Ready) else { return };
+        let Some(child) = self.roster.get_mut(id).filter(|child| turns(child)) else { return };
         child.life = Life::Examined(now + EXAMINATION, silence);
         self.act(Action::Examine(id));
     }

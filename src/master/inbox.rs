@@ -22,6 +22,7 @@ pub struct Inbox {
     /// The operators' socket.
     pub control: Control,
     asked: Vec<(CallId, Request)>,
+    told: Vec<(CallId, String)>,
 }
 
 impl Inbox {
@@ -30,7 +31,7 @@ impl Inbox {
     /// # Errors
     /// Out of descriptors.
     pub fn open(control: Control, links: BTreeMap<ChildId, OwnedFd>) -> io::Result<Inbox> {
-        Ok(Inbox { signals: SelfPipe::open(MASTER)?, links, control, asked: Vec::new() })
+        Ok(Inbox { signals: SelfPipe::open(MASTER)?, links, control, asked: Vec::new(), told: Vec::new() })
     }
 
     /// The links by child.
@@ -68,6 +69,11 @@ impl Inbox {
     /// What operators asked since the last call.
     pub fn asked(&mut self) -> Vec<(CallId, Request)> {
         std::mem::take(&mut self.asked)
+    }
+
+    /// What workers said to operators since the last call.
+    pub fn told(&mut self) -> Vec<(CallId, String)> {
+        std::mem::take(&mut self.told)
     }
 
     /// Waits until something happens, at most until `deadline` (monotonic), and returns all of it; `Tick` at least.
@@ -110,7 +116,10 @@ impl Inbox {
     fn hear(&mut self, id: ChildId, events: &mut Vec<Event>) {
         while let Some(link) = self.links.get(&id) {
             match link::take(link) {
-                Received::Packet(packet) => events.extend(ToMaster::decode(&packet).map(|said| Event::Said(id, said))),
+                Received::Packet(packet) => match ToMaster::decode(&packet) {
+                    Some(ToMaster::Limits { call, told }) => self.told.push((call, told)),
+                    said => events.extend(said.map(|said| Event::Said(id, said))),
+                },
                 Received::Nothing => return,
                 // Its death will be told by SIGCHLD; a closed link would wake the loop until then.
                 Received::Closed => self.forget(id),

@@ -17,6 +17,7 @@ mod hang;
 mod history;
 mod inbox;
 mod launch;
+mod limits;
 mod notify;
 mod operator;
 mod recycle;
@@ -235,7 +236,7 @@ impl Master {
 
     fn deadline(&self) -> Duration {
         let now = clock::monotonic();
-        let scan = self.next_scan.max(now);
+        let scan = self.next_scan.max(now).min(self.limits_deadline().unwrap_or(Duration::MAX));
         self.state.deadline(now).map_or(scan, |deadline| deadline.min(scan))
     }
 

@@ -22,6 +22,8 @@ pub struct Notify {
     /// `READY=1` was said once.
     ready: bool,
     status: String,
+    /// What was said last did not arrive.
+    unheard: bool,
 }
 
 impl Notify {
@@ -34,7 +36,7 @@ impl Notify {
         let micros = number("WATCHDOG_USEC").filter(|micros| *micros > 0 && ours);
         // Half of what systemd waits for, as sd_watchdog_enabled(3) recommends.
         let watchdog = micros.map(|micros| Duration::from_micros(micros) / 2).filter(|_| socket.is_some());
-        Notify { socket, watchdog, next_watchdog: Duration::ZERO, ready, status: String::new() }
+        Notify { socket, watchdog, next_watchdog: Duration::ZERO, ready, status: String::new(), unheard: false }
     }
 
     /// How often the loop has to turn at least.
@@ -91,11 +93,16 @@ impl Notify {
         self.say(line.trim_start());
     }
 
-    fn say(&self, message: &str) {
-        if let Some((socket, address)) = &self.socket
-            && let Err(error) = socket.send_to_addr(message.as_bytes(), address)
-        {
-            tracing::warn!(%error, "systemd does not listen");
+    fn say(&mut self, message: &str) {
+        let Some((socket, address)) = &self.socket else { return };
+        match socket.send_to_addr(message.as_bytes(), address) {
+            Ok(_) => self.unheard = false,
+            // Once, not at every beat.
+            Err(error) if !self.unheard => {
+                self.unheard = true;
+                tracing::warn!(%error, "systemd does not listen");
+            }
+            Err(_) => {}
         }
     }
 }

@@ -17,6 +17,7 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Operators who wait.
 #[derive(Default)]
 pub struct Waiting {
+    pub(super) limits: Vec<super::limits::Question>,
     calls: Vec<(CallId, For)>,
     next_word: Duration,
 }
@@ -37,7 +38,7 @@ pub enum For {
 impl Waiting {
     /// Those who wait since a former program; their calls are numbered from 1 on.
     pub fn adopt(wants: impl Iterator<Item = For>) -> Waiting {
-        Waiting { calls: (1..).zip(wants).collect(), next_word: Duration::ZERO }
+        Waiting { calls: (1..).zip(wants).collect(), ..Waiting::default() }
     }
 }
 
@@ -52,6 +53,7 @@ impl Master {
     pub(super) fn hear_operators(&mut self) -> Vec<Event> {
         let asked = self.inbox.asked();
         let events = asked.into_iter().filter_map(|(call, request)| self.hear(call, request)).collect();
+        self.tell_about_limits();
         self.tell_progress();
         events
     }
@@ -90,10 +92,11 @@ impl Master {
             Request::Scale { .. } => {
                 self.answer(call, &Answer::Refused(format!("a number of workers is 1 to {WORKERS_MAX}")))
             }
+            Request::Limits { client, reset } => self.ask_about_limits(call, client, reset),
         }
     }
 
-    fn answer(&mut self, call: CallId, answer: &Answer) -> Option<Event> {
+    pub(super) fn answer(&mut self, call: CallId, answer: &Answer) -> Option<Event> {
         self.inbox.control.say(call, answer);
         None
     }

@@ -8,6 +8,7 @@
 //! After every event `settle` compares what lives with what should, so a death at any moment has one answer.
 
 use super::death::Evidence;
+use super::hang::turns;
 use super::recycle::Recycle;
 use super::report::Report;
 use super::roll::{Roll, Stage};
@@ -270,7 +271,7 @@ impl State {
 
     /// Workers that should turn their loops: for the scan of the board.
     pub fn watched(&self) -> impl Iterator<Item = (ChildId, usize)> {
-        self.roster.of(Kind::Worker).filter(|child| child.life == Life::Ready).map(|child| (child.id, child.slot))
+        self.roster.of(Kind::Worker).filter(|child| turns(child)).map(|child| (child.id, child.slot))
     }
 
     /// What it acts on.
@@ -391,7 +392,7 @@ impl State {
                     Kind::Log | Kind::Migration | Kind::Proof => {}
                 }
             }
-            ToMaster::Ready => {}
+            ToMaster::Ready | ToMaster::Limits { .. } => {}
         }
     }
 

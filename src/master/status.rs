@@ -125,11 +125,14 @@ fn state(child: &Child) -> &'static str {
 
 fn limiter(limits: &Shared, now: Duration) -> Value {
     let pressure = limits.pressure();
-    let breaker = limits.breaker();
+    let (breaker, counts) = (limits.breaker(), limits.counts());
     json!({
         "clients": pressure.claimed,
         "evicted": pressure.evicted,
         "overflowed": pressure.overflowed,
+        "redis_calls": counts.calls,
+        "redis_failures": counts.failures,
+        "standby": counts.standby,
         "redis_failing": breaker.is_open() || !breaker.is_quiet(now.as_millis() as u64),
     })
 }

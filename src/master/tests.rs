@@ -1,6 +1,6 @@
 //! The master's mind, driven by a pretended kernel.
 
-use super::roster::Kind;
+use super::roster::{Kind, Life};
 use super::state::{Action, Event, Phase, Shape, State};
 use crate::sys::wait::How;
 use crate::worker::link::{ToMaster, ToWorker};
@@ -221,6 +221,16 @@ fn a_silent_worker_is_killed_and_named() {
 }
 
 #[test]
+fn a_worker_that_hangs_while_it_drains_is_not_waited_for() {
+    let mut world = World::booted(2);
+    world.on(Event::Fewer);
+    let drained = world.state.watched().find(|(id, _)| !matches!(world.state.child(*id).unwrap().life, Life::Ready));
+    world.on(Event::Silent(drained.unwrap().0, Duration::from_secs(31)));
+    assert!(world.reported("Hung"));
+    assert_eq!(world.killed.len(), 1);
+}
+
+#[test]
 fn stopping_goes_from_the_workers_to_the_log() {
     let mut world = World::booted(2);
     world.on(Event::Stop);
@@ -242,7 +252,7 @@ fn a_second_term_shortens_and_int_ends() {
     let mut world = World::booted(1);
     world.on(Event::Stop);
     world.on(Event::Stop);
-    let ToWorker::Drain { limit, .. } = world.told[1].1;
+    let ToWorker::Drain { limit, .. } = world.told[1].1 else { panic!("no drain") };
     assert_eq!(limit, Duration::from_secs(1));
     world.on(Event::StopNow);
     assert_eq!(world.killed, [(world.pids(Kind::Worker)[0], Signal::SIGQUIT)]);

@@ -15,7 +15,7 @@ use seccompiler::{
     SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Is, SeccompCondition, SeccompFilter, SeccompRule,
 };
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The newest Landlock that is asked for (Linux 6.10); an older kernel does what it can.
 const LANDLOCK: ABI = ABI::V5;
@@ -30,6 +30,11 @@ pub struct Places {
     pub reads: Vec<PathBuf>,
     /// To read, write, make and remove.
     pub writes: Vec<PathBuf>,
+}
+
+/// The directory that a file stands in: the working one where its path is a bare name.
+pub fn directory_of(path: &Path) -> PathBuf {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
 }
 
 /// How much of what was asked the kernel does.

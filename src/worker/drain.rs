@@ -31,7 +31,7 @@ pub struct Switches {
 
 /// Runs the drain to its end; the caller leaves then.
 pub async fn run(message: ToWorker, slot: Slot, switches: &Switches) {
-    let ToWorker::Drain { limit, grace, delay } = message;
+    let ToWorker::Drain { limit, grace, delay } = message else { return };
     switches.leaving.announce();
     sleep(delay).await;
     let began = Instant::now();

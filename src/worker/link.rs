@@ -19,6 +19,13 @@ pub enum ToMaster {
     Failed(String),
     /// It has served so much that it should be replaced, and how much.
     Worn(String),
+    /// What an operator asked about a client's limits.
+    Limits {
+        /// The caller, by the master's number.
+        call: u64,
+        /// JSON.
+        told: String,
+    },
 }
 
 /// The master to a worker.
@@ -33,6 +40,15 @@ pub enum ToWorker {
         /// First go on as before, not ready, for so long: load balancers need time to look elsewhere.
         delay: Duration,
     },
+    /// An operator asks about a client's limits.
+    Limits {
+        /// The caller, by the master's number.
+        call: u64,
+        /// Forget the counts first.
+        reset: bool,
+        /// An address, `unix`, or a key's id: no space.
+        client: String,
+    },
 }
 
 impl ToMaster {
@@ -42,6 +58,7 @@ impl ToMaster {
             ToMaster::Ready => b"ready".to_vec(),
             ToMaster::Failed(reason) => cut(format!("failed: {reason}")),
             ToMaster::Worn(why) => cut(format!("worn: {why}")),
+            ToMaster::Limits { call, told } => format!("limits {call}: {told}").into_bytes(),
         }
     }
 
@@ -51,6 +68,9 @@ impl ToMaster {
         match text.split_once(": ") {
             Some(("failed", reason)) => Some(ToMaster::Failed(reason.to_owned())),
             Some(("worn", why)) => Some(ToMaster::Worn(why.to_owned())),
+            Some((start, told)) if start.starts_with("limits ") => {
+                Some(ToMaster::Limits { call: start[7..].parse().ok()?, told: told.to_owned() })
+            }
             _ => (text == "ready").then_some(ToMaster::Ready),
         }
     }
@@ -69,6 +89,7 @@ impl ToWorker {
             ToWorker::Drain { limit, grace, delay } => {
                 format!("drain {} {} {}", limit.as_millis(), grace.as_millis(), delay.as_millis()).into_bytes()
             }
+            ToWorker::Limits { call, reset, client } => format!("limits {call} {reset} {client}").into_bytes(),
         }
     }
 
@@ -80,6 +101,10 @@ impl ToWorker {
             "drain" => {
                 let mut millis = || words.next()?.parse().ok().map(Duration::from_millis);
                 Some(ToWorker::Drain { limit: millis()?, grace: millis()?, delay: millis()? })
+            }
+            "limits" => {
+                let (call, reset) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+                Some(ToWorker::Limits { call, reset, client: words.next()?.to_owned() })
             }
             _ => None,
         }
@@ -134,12 +159,16 @@ mod tests {
 
     #[test]
     fn messages_survive_the_way() {
-        for message in [ToMaster::Ready, ToMaster::Failed("no model: nothing".into()), ToMaster::Worn("7".into())] {
+        let told = ToMaster::Limits { call: 7, told: r#"{"a": 1}"#.into() };
+        for message in [ToMaster::Ready, ToMaster::Failed("no model: nothing".into()), told, ToMaster::Worn("7".into())]
+        {
             assert_eq!(ToMaster::decode(&message.encode()), Some(message));
         }
         let drain =
             ToWorker::Drain { limit: Duration::from_secs(30), grace: Duration::from_millis(5), delay: Duration::ZERO };
         assert_eq!(ToWorker::decode(&drain.encode()), Some(drain));
+        let limits = ToWorker::Limits { call: 7, reset: true, client: "2001:db8::1".into() };
+        assert_eq!(ToWorker::decode(&limits.encode()), Some(limits));
         assert_eq!(ToMaster::decode(b"readyish"), None);
         assert_eq!(ToWorker::decode(b"drain x"), None);
         assert_eq!(ToWorker::decode(&[0xff, 0]), None);

@@ -13,6 +13,7 @@ mod accept;
 mod balance;
 mod drain;
 pub mod link;
+mod operator;
 mod walls;
 mod wear;
 
@@ -31,7 +32,7 @@ use link::{Received, ToMaster, ToWorker};
 use nix::sys::signal::Signal;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Runtime};
@@ -113,6 +114,7 @@ pub fn run(kit: Kit) -> i32 {
             limits: kit.limits,
             board: kit.board,
             slot: kit.slot,
+            front: Arc::default(),
             leaving: Arc::default(),
             stop: watch::Sender::new(false),
             ending: watch::Sender::new(false),
@@ -141,6 +143,8 @@ struct Shared {
     limits: Option<limit::Shared>,
     board: Board,
     slot: usize,
+    /// That of the first lane, for what an operator asks.
+    front: Arc<OnceLock<Arc<App>>>,
     leaving: Arc<Leaving>,
     stop: watch::Sender<bool>,
     ending: watch::Sender<bool>,
@@ -228,6 +232,7 @@ async fn lane(shared: &Shared, sockets: Vec<Gate>, number: usize, up: &mpsc::Sen
     }
     let _ = up.send(Ok(()));
     if number == 0 {
+        let _ = shared.front.set(app.clone());
         tokio::spawn(tend(app.clone()));
     }
     let mut beat = tokio::time::interval(BEAT);
@@ -293,12 +298,12 @@ async fn obey(shared: &Shared, link: OwnedFd, ups: &mpsc::Receiver<io::Result<()
         stop_accepting: shared.stop.clone(),
         ending: shared.ending.clone(),
     };
-    let mut order = next_order(&link, &signals).await?;
+    let mut order = next_order(shared, &link, &signals).await?;
     while let Some(drain) = order {
         order = tokio::select! {
             () = drain::run(drain, slot, &switches) => None,
             // A later drain is a shorter one.
-            later = next_order(&link, &signals) => later?,
+            later = next_order(shared, &link, &signals) => later?,
         };
     }
     Ok(())
@@ -316,7 +321,11 @@ async fn all_up(ups: &mpsc::Receiver<io::Result<()>>) -> io::Result<()> {
 }
 
 /// Waits for the master: `Some` is a drain, `None` means leave now (QUIT, or the master is gone).
-async fn next_order(link: &AsyncFd<OwnedFd>, signals: &AsyncFd<SelfPipe>) -> io::Result<Option<ToWorker>> {
+async fn next_order(
+    shared: &Shared,
+    link: &AsyncFd<OwnedFd>,
+    signals: &AsyncFd<SelfPipe>,
+) -> io::Result<Option<ToWorker>> {
     loop {
         tokio::select! {
             ready = link.readable() => {
@@ -324,8 +333,13 @@ async fn next_order(link: &AsyncFd<OwnedFd>, signals: &AsyncFd<SelfPipe>) -> io:
                 match link::take(link.get_ref()) {
                     Received::Closed => return Ok(None),
                     Received::Nothing => ready.clear_ready(),
-                    Received::Packet(packet) => if let Some(order) = ToWorker::decode(&packet) {
-                        return Ok(Some(order));
+                    Received::Packet(packet) => match ToWorker::decode(&packet) {
+                        Some(ToWorker::Limits { call, reset, client }) => {
+                            let link = link.get_ref().try_clone()?;
+                            tokio::spawn(operator::limits(shared.front.get().cloned(), link, call, reset, client));
+                        }
+                        Some(drain) => return Ok(Some(drain)),
+                        None => {}
                     },
                 }
             }

@@ -6,8 +6,8 @@
 use super::Plan;
 use crate::chat::upstream::connector::Place;
 use crate::http::{auth, keys};
-use crate::sys::confine::{self, Held, Places};
-use std::path::{Path, PathBuf};
+use crate::sys::confine::{self, Held, Places, directory_of};
+use std::path::PathBuf;
 
 /// Where a C library and TLS look: names, services, certificates, and what they load for it.
 const SYSTEM: [&str; 9] = [
@@ -52,10 +52,10 @@ impl Walls {
 }
 
 fn places(plan: &Plan) -> Places {
-    let mut places = Places { reads: vec!["/proc/self".into()], writes: vec![directory(&plan.store.path)] };
+    let mut places = Places { reads: vec!["/proc/self".into()], writes: vec![directory_of(&plan.store.path)] };
     if let Some(auth) = &plan.http.auth {
         // The directory, for keys are replaced by a new file.
-        places.reads.push(directory(&auth.path));
+        places.reads.push(directory_of(&auth.path));
         places.writes.push(keys::used_directory(&auth.path));
     }
     if looks_up(plan) {
@@ -75,8 +75,4 @@ fn looks_up(plan: &Plan) -> bool {
     };
     let redis = plan.limits.as_ref().is_some_and(|limits| limits.redis.is_some());
     redis || plan.chat.targets.iter().any(|target| away(&target.place))
-}
-
-fn directory(path: &Path) -> PathBuf {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
 }

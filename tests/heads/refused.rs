@@ -1,6 +1,6 @@
 //! What is refused, with the advisories' own bytes. Generated rows name the byte that was put in.
 
-use super::{Row, row};
+use super::{Row, desync, row};
 
 pub fn rows() -> Vec<Row> {
     let mut rows = advisories();
@@ -13,18 +13,19 @@ pub fn rows() -> Vec<Row> {
     rows.extend(encodings());
     rows.extend(lengths());
     rows.extend(chunks());
+    rows.extend(desync::rows());
     rows
 }
 
-fn post(fields: &str, rest: &str) -> String {
+pub fn post(fields: &str, rest: &str) -> String {
     format!("POST /api/chat HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n{fields}\r\n{rest}")
 }
 
-fn chunked(rest: &str) -> String {
+pub fn chunked(rest: &str) -> String {
     post("Transfer-Encoding: chunked\r\n", rest)
 }
 
-fn get(fields: &str) -> String {
+pub fn get(fields: &str) -> String {
     format!("GET /healthz HTTP/1.1\r\n{fields}\r\n")
 }
 

@@ -31,9 +31,18 @@ pub fn rows() -> Vec<Served> {
         rows.push(kept(method, &format!("{method} /healthz HTTP/1.1\r\nHost: t\r\n\r\n"), status));
         rows.push(kept(method, &format!("{method} /nowhere HTTP/1.1\r\nHost: t\r\n\r\n"), 404));
     }
-    for target in
-        ["//healthz", "/healthz/", "/healthz;x", "/HEALTHZ", "/%68ealthz", "/healthz%00", "/a/../healthz", "/.refused"]
-    {
+    for target in [
+        "//healthz",
+        "/healthz/",
+        "/healthz;x",
+        "/HEALTHZ",
+        "/%68ealthz",
+        "/healthz%00",
+        "/a/../healthz",
+        "/.refused",
+        "/{healthz}",
+        "/a|b^c",
+    ] {
         rows.push(kept(target, &format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n"), 404));
     }
     for target in
@@ -69,6 +78,30 @@ fn plain() -> Vec<Served> {
         ),
         kept("OPTIONS of everything", "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\n", 404),
         kept("a range", "GET /healthz HTTP/1.1\r\nHost: t\r\nRange: bytes=0-1\r\n\r\n", 200),
+        kept(
+            "names that only look like framing",
+            "GET /healthz HTTP/1.1\r\nHost: t\r\nContent_Length: 9\r\nTransfer_Encoding: chunked\r\nX-Content-Length: 9\r\nContent-Length-: 9\r\n\r\n",
+            200,
+        ),
+        kept(
+            "Connection names what frames",
+            "GET /healthz HTTP/1.1\r\nHost: t\r\nConnection: Host, Content-Length, Transfer-Encoding\r\n\r\n",
+            200,
+        ),
+        kept("an expectation that nobody knows", "GET /healthz HTTP/1.1\r\nHost: t\r\nExpect: miracles\r\n\r\n", 200),
+        kept("a host with an empty port", "GET /healthz HTTP/1.1\r\nHost: t:\r\n\r\n", 200),
+        kept("a host with an underscore", "GET /healthz HTTP/1.1\r\nHost: a_b.example\r\n\r\n", 200),
+        kept("a method above all", "GET /healthz HTTP/1.1\r\nHost: t\r\nX-HTTP-Method-Override: DELETE\r\n\r\n", 200),
+        kept(
+            "another path above all",
+            "GET /healthz HTTP/1.1\r\nHost: t\r\nX-Original-URL: /api/chat\r\nX-Rewrite-URL: /x\r\n\r\n",
+            200,
+        ),
+        kept(
+            "another host above all",
+            "GET /healthz HTTP/1.1\r\nHost: t\r\nX-Forwarded-Host: evil\r\nForwarded: host=evil\r\n\r\n",
+            200,
+        ),
         kept("a TE", "GET /healthz HTTP/1.1\r\nHost: t\r\nTE: trailers\r\nConnection: TE\r\n\r\n", 200),
         kept("100 fields", &format!("GET /healthz HTTP/1.1\r\nHost: t\r\n{}\r\n", "X: y\r\n".repeat(99)), 200),
         kept("a line of 8190", &format!("GET /healthz?{} HTTP/1.1\r\nHost: t\r\n\r\n", "q".repeat(8190 - 22)), 200),
@@ -87,6 +120,18 @@ fn framed() -> Vec<Served> {
         kept("a length", &post("Content-Length: 2\r\n", "{}"), 400),
         kept("chunks", &post("Transfer-Encoding: chunked\r\n", "1\r\n{\r\n1\r\n}\r\n0\r\n\r\n"), 400),
         kept("chunks, in capitals", &post("TRANSFER-ENCODING: Chunked\r\n", "02\r\n{}\r\n000\r\n\r\n"), 400),
+        kept("an encoding between tabs", &post("Transfer-Encoding:\t chunked \t\r\n", "2\r\n{}\r\n0\r\n\r\n"), 400),
+        kept("zeros before a chunk's size", &post("Transfer-Encoding: chunked\r\n", "0000002\r\n{}\r\n0\r\n\r\n"), 400),
+        kept(
+            "a chunk's size in capitals",
+            &post("Transfer-Encoding: chunked\r\n", "A\r\n0123456789\r\n0\r\n\r\n"),
+            400,
+        ),
+        kept(
+            "an extension that quotes",
+            &post("Transfer-Encoding: chunked\r\n", "2;a=\"0 ; b\"\r\n{}\r\n0\r\n\r\n"),
+            400,
+        ),
         kept("a chunk extension", &post("Transfer-Encoding: chunked\r\n", "2;a=\"b\"\r\n{}\r\n0;x\r\n\r\n"), 400),
         kept("a trailer", &post("Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\nX-Sum: 1\r\n\r\n"), 400),
         kept("NaN", &post("Content-Length: 15\r\n", "{\"message\":NaN}"), 400),

@@ -22,6 +22,17 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// An answer as curl shows it with `-i`; `None` when it is none.
+    pub fn parse(shown: &[u8]) -> Option<Answer> {
+        let text = std::str::from_utf8(shown).ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let mut lines = head.split("\r\n");
+        let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+        let field =
+            |line: &str| line.split_once(':').map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()));
+        Some(Answer { status, headers: lines.filter_map(field).collect(), body: body.to_owned() })
+    }
+
     /// The header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())

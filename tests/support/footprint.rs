@@ -31,10 +31,18 @@ impl Footprint {
     /// # Panics
     /// It is not.
     pub fn is_back(&self, server: &Server) {
+        self.is_back_with(server, 0);
+    }
+
+    /// The same with so many more descriptors.
+    ///
+    /// # Panics
+    /// It is not.
+    pub fn is_back_with(&self, server: &Server, more: usize) {
         let mut now = Footprint::of(server);
         until("the footprint of before", || {
             now = Footprint::of(server);
-            now.workers == self.workers && now.descriptors <= self.descriptors + DESCRIPTORS_SLACK
+            now.workers == self.workers && now.descriptors <= self.descriptors + more + DESCRIPTORS_SLACK
         });
         assert!(now.rss_kib <= self.rss_kib + self.rss_kib / 10 + RSS_KIB_SLACK, "{now:?} after {self:?}");
         until("no zombie", || zombies(server.pid()) == 0);

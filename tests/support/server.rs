@@ -168,6 +168,12 @@ impl Server {
         program(&self.home, &[]).args(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
+    /// The same with these variables too.
+    pub fn order_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+        let mut command = program(&self.home, &[]);
+        command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null()).output().unwrap()
+    }
+
     /// Begins such a command.
     pub fn begin(&self, arguments: &[&str]) -> Child {
         let mut command = program(&self.home, &[]);

@@ -6,29 +6,32 @@
 //! ```
 //! Deliberately absent: push, extended CONNECT, the upgrade from HTTP/1.1 (RFC 9113 gave it up).
 
+mod bare;
 mod frames;
+mod guarded;
 
-use super::App;
 use super::body::Body;
-use super::head::{Limits, Refusal};
+use super::fault::Fault;
+use super::head::{Limits, Refusal, is_authority};
+use super::headers::{Base, REQUEST_ID};
 use super::strict::Ledger;
+use super::{App, address};
 use crate::limit::Peer;
 use crate::listener::Purpose;
+use crate::log::{self, Security};
 use crate::sys::clock;
-use frames::{Flood, Frames};
-use http::header::{CONTENT_LENGTH, HOST};
+use guarded::Guarded;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
 use http::{Request, Response, Version};
 use http_body::Body as _;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 /// Requests of one connection at once.
@@ -60,13 +63,11 @@ where
         let (app, ledger) = (app.clone(), ledger.clone());
         async move { app.serve((peer, Purpose::Public), ledger, request).await }
     });
-    let io = Guarded {
-        inner: stream,
-        frames: Frames::new(now_s()),
-        ledger: ledger.clone(),
-        answered: 0,
-        pulse: pulse.clone(),
+    let dress = {
+        let app = app.clone();
+        move || far_too_large(&app, peer)
     };
+    let io = Guarded::new(stream, ledger.clone(), pulse.clone(), dress);
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
@@ -75,7 +76,8 @@ where
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(SEND_BYTES_MAX)
-        // Wider than the limits of a head, so that what is too large gets an answer with all headers.
+        // Wider than the limits of a head, so that what is too large gets an answer with its body; what is larger still is
+        // answered by h2, with the fields that `guarded` puts there.
         .max_header_list_size(app.plan.head.head_bytes_max as u32 * 2)
         .serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
@@ -102,6 +104,17 @@ where
     }
 }
 
+/// The fields of an answer that h2 gives by itself, to a head far over the limits; nothing of the request is known.
+fn far_too_large(app: &App, peer: Peer) -> HeaderMap {
+    let id = app.ids.of(&HeaderMap::new());
+    let reason = Fault::from(Refusal::HeadTooLarge).outside;
+    log::security(Security::Oversize, address(peer), &[("reason", &reason), ("request_id", id.text())]);
+    let mut headers = app.headers.base(Base::Empty, None);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(REQUEST_ID, id.header());
+    headers
+}
+
 /// What the strict filter says of a head of HTTP/1, for one of HTTP/2: its size, and the host it names.
 pub fn refusal<B>(request: &Request<B>, limits: &Limits) -> Option<Refusal> {
     if request.version() != Version::HTTP_2 {
@@ -125,6 +138,8 @@ pub fn refusal<B>(request: &Request<B>, limits: &Limits) -> Option<Refusal> {
     let mut hosts = headers.get_all(HOST).iter();
     match (request.uri().authority(), hosts.next(), hosts.next()) {
         (_, _, Some(_)) => Some(Refusal::HostRepeated),
+        (Some(authority), _, _) if !is_authority(authority.as_str().as_bytes()) => Some(Refusal::HostInvalid),
+        (None, Some(host), _) if !is_authority(host.as_bytes()) => Some(Refusal::HostInvalid),
         (None, None, None) => Some(Refusal::HostMissing),
         (Some(authority), Some(host), None) if authority.as_str().as_bytes() != host.as_bytes() => {
             Some(Refusal::HostDiffers)
@@ -181,71 +196,5 @@ impl<'a> Watch<'a> {
     fn stuck(&self) -> bool {
         let since_ms = self.pulse.stalled_ms.load(Relaxed);
         since_ms > 0 && clock::monotonic_ms().saturating_sub(since_ms) > self.app.plan.times.body_ms_max
-    }
-}
-
-fn now_s() -> u64 {
-    clock::monotonic_ms() / 1000
-}
-
-/// The stream with its frames counted and its stalls noted.
-struct Guarded<S> {
-    inner: S,
-    frames: Frames,
-    ledger: Arc<Ledger>,
-    answered: u64,
-    pulse: Arc<Pulse>,
-}
-
-impl<S> Guarded<S> {
-    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        let since_ms = &self.pulse.stalled_ms;
-        match written {
-            Poll::Pending if since_ms.load(Relaxed) == 0 => since_ms.store(clock::monotonic_ms(), Relaxed),
-            Poll::Ready(_) if since_ms.load(Relaxed) != 0 => since_ms.store(0, Relaxed),
-            _ => {}
-        }
-        written
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
-        let answered = this.ledger.answers();
-        (this.answered..answered).take(64).for_each(|_| this.frames.served());
-        this.answered = answered;
-        let seen = this.frames.see(&buffer.filled()[before..], now_s());
-        Poll::Ready(seen.map_err(|Flood| io::Error::new(io::ErrorKind::InvalidData, "a flood of empty frames")))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
-        self.wrote(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.wrote(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }

@@ -22,6 +22,7 @@ mod lines;
 mod partial;
 mod refusal;
 
+pub use line::is_authority;
 pub use refusal::Refusal;
 
 use chunk::{Chunks, Piece};

@@ -1,89 +1,180 @@
-//! A text with its escapes undone, and where each byte of it came from.
+//! A text with all its escapes undone, and where each byte of it came from.
 //!
-//! A secret that is percent-encoded, `\u`-escaped or HTML-escaped is found in the shadow and cut out of the original.
+//! A secret that is percent-encoded, `\u`-escaped or HTML-escaped, also twice over, is found in the shadow and cut out of
+//! the original.
 
 /// The shadow of a text.
 pub(super) struct Shadow {
     pub(super) text: Vec<u8>,
-    /// For each byte of `text`, and for its end, the offset in the original.
-    from: Vec<u32>,
+    /// Where stretches begin that lie in the original as they lie here: offset here, offset there.
+    stretches: Vec<(u32, u32)>,
 }
 
+/// A shadow begins so far before the first escape: a name and its separator.
+const LEAD_BYTES: usize = 160;
+/// An escape in an escape in an escape.
+const DEPTH_MAX: usize = 5;
+
 impl Shadow {
-    /// The shadow of `text`; none when nothing in it is escaped.
+    /// The shadow of `text` from a little before its first escape on; none when nothing in it is escaped.
     pub(super) fn of(text: &[u8]) -> Option<Shadow> {
         let first = first_escape(text)?;
-        let mut shadow = Shadow { text: Vec::with_capacity(text.len()), from: Vec::with_capacity(text.len() + 1) };
-        shadow.text.extend_from_slice(&text[..first]);
-        shadow.from.extend(0..first as u32);
+        let from = first.saturating_sub(LEAD_BYTES);
+        let mut shadow = Shadow { text: Vec::with_capacity(text.len() - from), stretches: vec![(0, from as u32)] };
+        shadow.text.extend_from_slice(&text[from..first]);
         let mut at = first;
         while at < text.len() {
-            let (byte, length) = match text[at] {
-                b'%' | b'\\' | b'&' => escape(&text[at..]).unwrap_or((text[at], 1)),
-                _ => {
-                    let plain = memchr::memchr3(b'%', b'\\', b'&', &text[at..]).unwrap_or(text.len() - at);
-                    shadow.text.extend_from_slice(&text[at..at + plain]);
-                    shadow.from.extend(at as u32..(at + plain) as u32);
-                    at += plain;
-                    continue;
+            match escape(text, at) {
+                Some((byte, end)) => {
+                    shadow.stretches.push((shadow.text.len() as u32, at as u32));
+                    shadow.text.push(byte);
+                    at = end;
                 }
-            };
-            shadow.text.push(byte);
-            shadow.from.push(at as u32);
-            at += length;
+                None => {
+                    let from = at;
+                    at = introducer(text, at + 1).unwrap_or(text.len());
+                    shadow.stretches.push((shadow.text.len() as u32, from as u32));
+                    shadow.text.extend_from_slice(&text[from..at]);
+                }
+            }
         }
-        shadow.from.push(text.len() as u32);
+        shadow.stretches.push((shadow.text.len() as u32, text.len() as u32));
         Some(shadow)
+    }
+
+    /// How many escapes and stretches between them it was made of.
+    pub(super) fn escapes(&self) -> usize {
+        self.stretches.len()
     }
 
     /// Where `at` in the shadow lies in the original.
     pub(super) fn original(&self, at: usize) -> usize {
-        self.from.get(at).or(self.from.last()).map_or(0, |at| *at as usize)
+        let next = self.stretches.partition_point(|(here, _)| *here as usize <= at);
+        let (here, there) = self.stretches[next.saturating_sub(1)];
+        there as usize + at - here as usize
     }
+}
+
+/// The end of what goes on at `at` with escapes of escapes: what ended a value there was part of it one level up.
+pub(super) fn tail(text: &[u8], at: usize) -> usize {
+    if !text[at..].starts_with(b"%25") {
+        return at;
+    }
+    let goes_on = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'%' | b'_' | b'-' | b'.' | b'~' | b'+');
+    at + text[at..].iter().take_while(|byte| goes_on(byte)).count()
 }
 
 fn first_escape(text: &[u8]) -> Option<usize> {
-    let mut at = 0;
+    let mut at = introducer(text, 0)?;
     loop {
-        at = match text.get(at)? {
-            b'%' | b'&' if escape(&text[at..]).is_some() => return Some(at),
-            b'%' | b'&' => at + 1,
-            b'\\' if escape(&text[at..]).is_some() => return Some(at),
-            // A run of backslashes is one question, not one for each.
-            b'\\' => super::text::run(text, at, |byte| byte == b'\\'),
-            _ => at + memchr::memchr3(b'%', b'\\', b'&', &text[at..])?,
+        if escape(text, at).is_some() {
+            return Some(at);
         }
+        // A run of them is one question, not one for each.
+        let same = text[at..].iter().take_while(|byte| **byte == text[at]).count();
+        at = introducer(text, at + same)?;
     }
 }
 
-/// The byte that the escape at the start of `text` stands for, and the escape's length.
-fn escape(text: &[u8]) -> Option<(u8, usize)> {
-    match text[0] {
-        b'%' => Some((pair(text.get(1..3)?)?, 3)),
-        b'&' => ENTITIES.iter().find(|(name, _)| text.starts_with(name)).map(|(name, byte)| (*byte, name.len())),
-        _ => backslash(text),
+/// The first byte at or after `from` that may begin an escape. Whole blocks without one are passed over; in others each
+/// byte is looked at, for there may be many.
+fn introducer(text: &[u8], from: usize) -> Option<usize> {
+    let near = text.len().min(from + 8);
+    if let Some(at) = (from..near).find(|at| begins(text, *at)) {
+        return Some(at);
+    }
+    let mut at = near;
+    loop {
+        let block = text.get(at..text.len().min(at + BLOCK_BYTES)).filter(|block| !block.is_empty())?;
+        if block.iter().fold(false, |any, byte| any | matches!(byte, b'%' | b'\\' | b'&')) {
+            let found = (at..at + block.len()).find(|at| begins(text, *at));
+            if found.is_some() {
+                return found;
+            }
+        }
+        at += block.len();
+    }
+}
+
+const BLOCK_BYTES: usize = 32;
+
+/// True where an escape may begin: the next byte fits.
+fn begins(text: &[u8], at: usize) -> bool {
+    match (text[at], text.get(at + 1)) {
+        (b'%', Some(next)) => next.is_ascii_hexdigit(),
+        (b'\\', Some(next)) => matches!(next, b'u' | b'x' | b'/' | b'\\'),
+        (b'&', Some(next)) => matches!(next, b'#' | b'a'..=b'z'),
+        _ => false,
+    }
+}
+
+/// The byte that the escape at `at` stands for in the end, and the escape's end.
+fn escape(text: &[u8], at: usize) -> Option<(u8, usize)> {
+    let (mut byte, mut end) = follow(text, text[at], at + 1, false)?;
+    for _ in 1..DEPTH_MAX {
+        match follow(text, byte, end, true) {
+            Some(deeper) => (byte, end) = deeper,
+            None => break,
+        }
+    }
+    Some((byte, end))
+}
+
+/// What `byte` stands for together with what follows it at `at`.
+fn follow(text: &[u8], byte: u8, at: usize, deeper: bool) -> Option<(u8, usize)> {
+    match byte {
+        b'%' => {
+            let (high, at) = digit(text, at, deeper)?;
+            let (low, at) = digit(text, at, deeper)?;
+            Some((high << 4 | low, at))
+        }
+        b'&' => entity(text, at),
+        b'\\' => backslash(text, at),
+        _ => None,
+    }
+}
+
+/// A hexadecimal digit, which may be percent-encoded itself when its `%` was.
+fn digit(text: &[u8], at: usize, deeper: bool) -> Option<(u8, usize)> {
+    match text.get(at..at + 3) {
+        Some([b'%', high, low]) if deeper => nibble(nibble(*high)? << 4 | nibble(*low)?).map(|digit| (digit, at + 3)),
+        _ => nibble(*text.get(at)?).map(|digit| (digit, at + 1)),
     }
 }
 
 const ENTITIES: [(&[u8], u8); 6] =
-    [(b"&quot;", b'"'), (b"&#34;", b'"'), (b"&#39;", b'\''), (b"&#x27;", b'\''), (b"&amp;", b'&'), (b"&#x2F;", b'/')];
+    [(b"quot;", b'"'), (b"apos;", b'\''), (b"amp;", b'&'), (b"lt;", b'<'), (b"gt;", b'>'), (b"equals;", b'=')];
 
-/// JSON in JSON in JSON in JSON.
-const SLASHES_MAX: usize = 16;
-
-/// `\u0041`, `\x41`, also when JSON in JSON has doubled the backslash.
-fn backslash(text: &[u8]) -> Option<(u8, usize)> {
-    let slashes = text.iter().take(SLASHES_MAX).take_while(|byte| **byte == b'\\').count();
-    let (digits, length) = match text.get(slashes)? {
-        b'u' if text.get(slashes + 1..slashes + 3)? == b"00" => (text.get(slashes + 3..slashes + 5)?, slashes + 5),
-        b'x' => (text.get(slashes + 1..slashes + 3)?, slashes + 3),
-        _ => return None,
-    };
-    pair(digits).filter(u8::is_ascii).map(|byte| (byte, length))
+/// `quot;`, `#34;`, `#x22;` after an `&`.
+fn entity(text: &[u8], at: usize) -> Option<(u8, usize)> {
+    let rest = &text[at..text.len().min(at + 8)];
+    if let [b'#', number @ ..] = rest {
+        let end = number.iter().position(|byte| *byte == b';')?;
+        let number = std::str::from_utf8(&number[..end]).ok()?;
+        let code = match number.strip_prefix(['x', 'X']) {
+            Some(digits) => u8::from_str_radix(digits, 16),
+            None => number.parse(),
+        };
+        return code.ok().filter(u8::is_ascii).map(|byte| (byte, at + 2 + end));
+    }
+    ENTITIES.iter().find(|(name, _)| rest.starts_with(name)).map(|(name, byte)| (*byte, at + name.len()))
 }
 
-fn pair(digits: &[u8]) -> Option<u8> {
-    Some(nibble(digits[0])? << 4 | nibble(digits[1])?)
+/// JSON in JSON in JSON in JSON.
+const SLASHES_MAX: usize = 15;
+
+/// `u0041`, `x41`, `/` after a backslash, also when JSON in JSON has doubled the backslash.
+fn backslash(text: &[u8], at: usize) -> Option<(u8, usize)> {
+    let more = text[at..].iter().take(SLASHES_MAX).take_while(|byte| **byte == b'\\').count();
+    let at = at + more;
+    let (digits, end) = match text.get(at)? {
+        b'u' if text.get(at + 1..at + 3)? == b"00" => (text.get(at + 3..at + 5)?, at + 5),
+        b'x' => (text.get(at + 1..at + 3)?, at + 3),
+        b'/' => return Some((b'/', at + 1)),
+        _ => return None,
+    };
+    let byte = nibble(digits[0])? << 4 | nibble(digits[1])?;
+    byte.is_ascii().then_some((byte, end))
 }
 
 fn nibble(digit: u8) -> Option<u8> {
@@ -106,7 +197,20 @@ mod tests {
         assert_eq!(shadow.text, br#"aABCD"%zz\n"#);
         assert_eq!(shadow.original(1), 1);
         assert_eq!(shadow.original(2), 4);
+        assert_eq!(shadow.original(8), text.len() - 3);
         assert_eq!(shadow.original(shadow.text.len()), text.len());
+    }
+
+    #[test]
+    fn escapes_of_escapes_are_undone_too() {
+        for (text, clear) in [
+            (&b"%2541%252541"[..], &b"AA"[..]),
+            (b"%25%34%31", b"A"),
+            (b"%5Cu0041 &amp;quot; &#61;&#x3D;", b"A \" =="),
+            (b"https:\\/\\/x", b"https://x"),
+        ] {
+            assert_eq!(Shadow::of(text).unwrap().text, clear);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! name ─ closing quote? ─ separator ─ opening quote? ─ value ─ is it one? (values)
 //! ```
 
-use super::text::{closing, ident, line_end, quote, run, short_run};
+use super::text::{Text, closing, find, ident, line_end, line_end_before, quote, run, short_run};
 use super::tokens::Memo;
 use super::values::{self, Context, Strength};
 use std::ops::Range;
@@ -13,6 +13,10 @@ use std::ops::Range;
 const NAME_BYTES_MAX: usize = 64;
 /// An object in a secret's place is looked at so far.
 const OBJECT_BYTES_MAX: usize = 1024;
+/// The head of a form's part after its name, and what may stand between a name and its value.
+const HEAD_BYTES_MAX: usize = 192;
+/// What it costs to judge a value, beside its bytes.
+const VALUE_COST: usize = 16;
 /// Blanks that a separator may stand between.
 const BLANKS_MAX: usize = 32;
 
@@ -45,8 +49,11 @@ struct Lead {
 }
 
 /// The value behind the name whose last word is `text[start..end]`.
-pub(super) fn value(text: &[u8], start: usize, end: usize, strength: Strength, memo: &mut Memo) -> Option<Found> {
+pub(super) fn value(text: &Text<'_>, start: usize, end: usize, strength: Strength, memo: &mut Memo) -> Option<Found> {
     let name = Name::read(text, start, end)?;
+    if strength == Strength::Generic && !generic_name(text, name.begin, start) {
+        return None;
+    }
     let lead = lead(text, &name)?;
     if lead.context == Context::Sentence && strength != Strength::Strong {
         return None;
@@ -55,12 +62,12 @@ pub(super) fn value(text: &[u8], start: usize, end: usize, strength: Strength, m
     if lead.context == Context::Part {
         return part(text, at);
     }
-    if let Some(list) = list(text, at) {
+    // `if password { return }` holds none.
+    let held = lead.context != Context::Sentence;
+    if let Some(list) = list(text, at).filter(|_| held) {
         return Some(Found { range: list, wrap: name.quote });
     }
-    if strength == Strength::Strong
-        && let Some(object) = object(text, at)
-    {
+    if let Some(object) = object(text, at, strength).filter(|_| held) {
         return Some(Found { range: object, wrap: name.quote });
     }
     match opening(text, at) {
@@ -70,10 +77,12 @@ pub(super) fn value(text: &[u8], start: usize, end: usize, strength: Strength, m
 }
 
 impl Name {
-    fn read(text: &[u8], start: usize, end: usize) -> Option<Name> {
+    fn read(text: &Text<'_>, start: usize, end: usize) -> Option<Name> {
         let floor = start.saturating_sub(NAME_BYTES_MAX);
-        let begin = text[floor..start].iter().rposition(|byte| !ident(*byte)).map_or(floor, |at| floor + at + 1);
-        let word_end = short_run(text, end, 2, |byte| byte.is_ascii_digit());
+        let begin = text[floor..start].iter().rposition(|byte| !ident(*byte) && *byte != b'.');
+        let begin = begin.map_or(floor, |at| floor + at + 1);
+        text.spend(start - begin);
+        let word_end = suffix_end(text, short_run(text, end, 2, |byte| byte.is_ascii_digit()));
         if text.get(word_end).is_some_and(|byte| ident(*byte)) {
             return None;
         }
@@ -89,18 +98,18 @@ impl Name {
     }
 
     /// `--password`.
-    fn flag(&self, text: &[u8]) -> bool {
+    fn flag(&self, text: &Text<'_>) -> bool {
         text[self.begin..].starts_with(b"-") && self.quote.is_none()
     }
 
     /// `<password>`.
-    fn tag(&self, text: &[u8]) -> bool {
+    fn tag(&self, text: &Text<'_>) -> bool {
         let before = self.begin.checked_sub(1).map(|at| text[at]);
         matches!(before, Some(b'<' | b':')) && text.get(self.end) == Some(&b'>')
     }
 
     /// The name is the value of an attribute called `name`: a form's part, an input, an entry of a list.
-    fn named(&self, text: &[u8]) -> bool {
+    fn named(&self, text: &Text<'_>) -> bool {
         if self.quote.is_none() && !matches!(text[..self.begin], [.., b':' | b'=', b' '] | [.., b':' | b'=']) {
             return false;
         }
@@ -116,7 +125,7 @@ impl Name {
     }
 
     /// The first thing on its line, but for blanks, a dash and quotes.
-    pub(super) fn leads_line(&self, text: &[u8]) -> bool {
+    pub(super) fn leads_line(&self, text: &Text<'_>) -> bool {
         let floor = self.begin.saturating_sub(NAME_BYTES_MAX);
         let before = &text[floor..self.begin];
         let shut = before.iter().rposition(|byte| !matches!(byte, b' ' | b'\t' | b'-' | b'#'));
@@ -130,12 +139,54 @@ impl Name {
     }
 }
 
-fn blanks(text: &[u8], from: usize) -> usize {
+/// What may follow the word that makes a name a secret's: `API_KEY_PROD`, `passwordValue`.
+fn suffix_end(text: &Text<'_>, at: usize) -> usize {
+    if !text.get(at).is_some_and(|byte| ident(*byte)) {
+        return at;
+    }
+    let end = short_run(text, at, SUFFIX_BYTES_MAX, ident);
+    let word = &text[at..end];
+    let word = word.strip_prefix(b"_").or_else(|| word.strip_prefix(b"-")).unwrap_or(word);
+    if SUFFIXES.iter().any(|suffix| word.eq_ignore_ascii_case(suffix)) { end } else { at }
+}
+
+const SUFFIX_BYTES_MAX: usize = 12;
+#[rustfmt::skip]
+const SUFFIXES: [&[u8]; 25] = [
+    b"prod", b"production", b"dev", b"development", b"test", b"testing", b"stage", b"staging", b"live", b"sandbox",
+    b"old", b"new", b"value", b"val", b"string", b"str", b"b64", b"base64", b"hex", b"primary", b"secondary", b"main",
+    b"default", b"raw", b"base",
+];
+
+/// A name of several parts that ends in `key` or `pat`, and is none of those that programs give to what is no secret.
+fn generic_name(text: &Text<'_>, begin: usize, start: usize) -> bool {
+    let before = &text[begin..start];
+    let part = match before.last() {
+        Some(b'_' | b'-' | b'.') => &before[..before.len() - 1],
+        Some(letter) if letter.is_ascii_lowercase() && text[start].is_ascii_uppercase() => before,
+        _ => return false,
+    };
+    text.spend(OPEN_KEYS.len());
+    let ends = |word: &&[u8]| part.len() >= word.len() && part[part.len() - word.len()..].eq_ignore_ascii_case(word);
+    !part.is_empty() && !OPEN_KEYS.iter().any(ends)
+}
+
+#[rustfmt::skip]
+const OPEN_KEYS: [&[u8]; 58] = [
+    b"public", b"pub", b"primary", b"foreign", b"partition", b"sort", b"cache", b"idempotency", b"object", b"routing",
+    b"row", b"group", b"hash", b"lookup", b"natural", b"unique", b"index", b"composite", b"join", b"map", b"dedup",
+    b"message", b"event", b"item", b"bucket", b"s3", b"memo", b"translation", b"i18n", b"order", b"tag", b"label", b"host",
+    b"hot", b"short", b"arrow", b"issue", b"project", b"file", b"config", b"feature", b"lock", b"redis", b"site",
+    b"publishable", b"region", b"limit", b"next", b"prev", b"last", b"first", b"start", b"end", b"data", b"context", b"state",
+    b"sec-websocket", b"session-ticket",
+];
+
+fn blanks(text: &Text<'_>, from: usize) -> usize {
     short_run(text, from, BLANKS_MAX, |byte| byte == b' ' || byte == b'\t')
 }
 
 /// What stands between name and value.
-fn lead(text: &[u8], name: &Name) -> Option<Lead> {
+fn lead(text: &Text<'_>, name: &Name) -> Option<Lead> {
     if name.tag(text) {
         return Some(Lead { at: name.end + 1, context: Context::Tight });
     }
@@ -144,6 +195,7 @@ fn lead(text: &[u8], name: &Name) -> Option<Lead> {
     }
     let at = blanks(text, name.end);
     let spaced = at > name.end;
+    let at = assignment(text, at);
     let rest = &text[at..];
     let tight = |length: usize| {
         let follows = text.get(at + length).is_some_and(|byte| *byte == b' ' || *byte == b'\t');
@@ -164,13 +216,34 @@ fn lead(text: &[u8], name: &Name) -> Option<Lead> {
         _ if spaced && name.flag(text) => Some(Lead { at, context: Context::Flag }),
         [mark, ..] if spaced && quote(*mark) => Some(Lead { at, context: Context::List }),
         _ if spaced && netrc(text, name) => Some(Lead { at, context: Context::Flag }),
+        _ if spaced && name.quote.is_none() && declared(text, at).is_some() => declared(text, at),
+        _ if spaced && name.leads_line(text) && last_word(text, at) => Some(Lead { at, context: Context::Line }),
         _ if spaced => Some(Lead { at: verb(text, at), context: Context::Sentence }),
         _ => None,
     }
 }
 
+/// `?=`, `+=`, `||=`, `::=`: the `=`.
+fn assignment(text: &Text<'_>, at: usize) -> usize {
+    match &text[at..] {
+        [b'?', b'?', b'=', ..] | [b'|', b'|', b'=', ..] | [b':', b':', b'=', ..] => at + 2,
+        [b'?' | b'+' | b'.', b'=', after, ..] if *after != b'=' => at + 1,
+        _ => at,
+    }
+}
+
+/// `name string = "…"`: a type, then an assignment of a quoted value.
+fn declared(text: &Text<'_>, at: usize) -> Option<Lead> {
+    let end = short_run(text, at, 24, |byte| ident(byte) || matches!(byte, b'*' | b'[' | b']' | b'.' | b'<' | b'>'));
+    let equals = blanks(text, end);
+    let value = blanks(text, equals + 1);
+    let assigned =
+        end > at && equals > end && text.get(equals) == Some(&b'=') && text.get(value).is_some_and(|byte| quote(*byte));
+    assigned.then_some(Lead { at: equals + 1, context: Context::Loose })
+}
+
 /// `the password is …`, `the password was: …`
-fn verb(text: &[u8], at: usize) -> usize {
+fn verb(text: &Text<'_>, at: usize) -> usize {
     let rest = &text[at..];
     let verb = if rest.starts_with(b"is ") || rest.starts_with(b"is:") {
         2
@@ -183,7 +256,7 @@ fn verb(text: &[u8], at: usize) -> usize {
 }
 
 /// `: str = ` between a name and its value: a type, then the separator that counts.
-fn typed(text: &[u8], colon: usize) -> Option<Lead> {
+fn typed(text: &Text<'_>, colon: usize) -> Option<Lead> {
     let from = blanks(text, colon + 1);
     let end = short_run(text, from, 48, |byte| {
         ident(byte) || matches!(byte, b'&' | b'<' | b'>' | b'[' | b']' | b'*' | b':' | b'.')
@@ -194,8 +267,8 @@ fn typed(text: &[u8], colon: usize) -> Option<Lead> {
 }
 
 /// `name="password"` and then its value: `value="…"`, `"value": "…"`, or the part of a form after an empty line.
-fn named_value(text: &[u8], name: &Name) -> Option<Lead> {
-    let end = line_end(text, name.end);
+fn named_value(text: &Text<'_>, name: &Name) -> Option<Lead> {
+    let end = line_end_before(text, name.end, text.len().min(name.end + HEAD_BYTES_MAX));
     if let Some(skip) = empty_line(text, end) {
         return Some(Lead { at: skip, context: Context::Part });
     }
@@ -211,13 +284,13 @@ fn named_value(text: &[u8], name: &Name) -> Option<Lead> {
 }
 
 /// After the head of a form's part: past an empty line, whose newlines may be escaped.
-fn empty_line(text: &[u8], from: usize) -> Option<usize> {
-    let window = &text[from..text.len().min(from + 160)];
+fn empty_line(text: &Text<'_>, from: usize) -> Option<usize> {
+    let to = text.len().min(from + HEAD_BYTES_MAX);
     let mut newlines = 0;
-    let mut at = 0;
-    while at < window.len() && newlines < 8 {
-        let slashes = run(window, at, |byte| byte == b'\\') - at;
-        match window.get(at + slashes) {
+    let mut at = from;
+    while at < to && newlines < 8 {
+        let slashes = run(text, at, |byte| byte == b'\\') - at;
+        match text.get(at + slashes) {
             Some(b'\n') => newlines += 4,
             Some(b'n') if slashes > 0 => newlines += 4,
             Some(b'\r') => {}
@@ -225,7 +298,7 @@ fn empty_line(text: &[u8], from: usize) -> Option<usize> {
             _ if newlines >= 8 => break,
             _ if newlines > 0 && slashes == 0 => {
                 // Another line of the part's head, such as its content type.
-                at = line_end(window, at);
+                at = line_end_before(text, at, to);
                 newlines = 0;
                 continue;
             }
@@ -233,56 +306,69 @@ fn empty_line(text: &[u8], from: usize) -> Option<usize> {
         }
         at += slashes + 1;
     }
-    (newlines >= 8).then_some(from + at)
+    (newlines >= 8).then_some(at)
 }
 
-fn part(text: &[u8], at: usize) -> Option<Found> {
+fn part(text: &Text<'_>, at: usize) -> Option<Found> {
     let end = line_end(text, at);
-    let end = memchr::memchr(b'"', &text[at..end]).map_or(end, |quote| at + quote);
+    let end = find(text, b'"', at, end).unwrap_or(end);
     let end = at + text[at..end].iter().rposition(|byte| *byte != b'\\').map_or(0, |last| last + 1);
     (end > at).then(|| (at..end).into())
 }
 
 /// `["authorization", "…"]`, `(b"x-api-key", b"…")`: a pair, not a sentence.
-fn in_list(text: &[u8], name: &Name) -> bool {
+fn in_list(text: &Text<'_>, name: &Name) -> bool {
     let before = text[..name.begin].iter().rev().find(|byte| !quote(**byte) && !matches!(byte, b'\\' | b'b'));
     matches!(before, Some(b'(' | b'['))
 }
 
-/// `machine … login … password …`
-fn netrc(text: &[u8], name: &Name) -> bool {
+/// `machine … login … password …`; `ENV NAME value`, `requirepass value`: files of words.
+fn netrc(text: &Text<'_>, name: &Name) -> bool {
     let begins = text.starts_with(b"machine ") || text.starts_with(b"default ") || text.starts_with(b"login ");
-    begins && name.begin < 256
+    let word = &text[name.begin..name.word_end];
+    let directive = word.eq_ignore_ascii_case(b"requirepass") || word.eq_ignore_ascii_case(b"masterauth");
+    let before = text[..name.begin].trim_ascii_end();
+    let env = [&b"ENV"[..], b"ARG", b"setenv", b"SetEnv", b"-gx", b"-x"].iter().any(|word| before.ends_with(word));
+    text.spend(24);
+    (begins && name.begin < 256) || directive || env
+}
+
+/// A word and nothing after it.
+fn last_word(text: &Text<'_>, at: usize) -> bool {
+    let end = short_run(text, at, 256, |byte| !byte.is_ascii_whitespace());
+    end > at && matches!(text.get(blanks(text, end)), None | Some(b'\n' | b'\r'))
 }
 
 /// The inside of `["…", "…"]`.
-fn list(text: &[u8], at: usize) -> Option<Range<usize>> {
+fn list(text: &Text<'_>, at: usize) -> Option<Range<usize>> {
     if text.get(at) != Some(&b'[') {
         return None;
     }
     let from = blanks(text, at + 1);
     let mark = short_run(text, from, 16, |byte| byte == b'\\');
-    text.get(mark).filter(|byte| quote(**byte))?;
-    let close = memchr::memchr(b']', &text[mark..]).map_or(text.len(), |length| mark + length);
+    text.get(mark).filter(|byte| matches!(byte, b'"' | b'\''))?;
+    let close = find(text, b']', mark, text.len()).unwrap_or(text.len());
     let inside = &text[from..close];
     (!values::prose(inside)).then_some(from..close)
 }
 
 /// All of `{"value": "…"}` when something in it is a secret.
-fn object(text: &[u8], at: usize) -> Option<Range<usize>> {
+fn object(text: &Text<'_>, at: usize, strength: Strength) -> Option<Range<usize>> {
     if text.get(at) != Some(&b'{') {
         return None;
     }
     let window = &text[at..text.len().min(at + OBJECT_BYTES_MAX)];
     let end = memchr::memchr(b'}', window)? + 1;
+    text.spend(4 * end);
     let words = window[..end].split(|byte| quote(*byte) || matches!(byte, b'\\' | b',' | b':' | b'{' | b'}'));
-    let secret = |word: &[u8]| values::secret(word, Context::Quoted, Strength::Token, true);
+    let strength = if strength == Strength::Generic { strength } else { Strength::Token };
+    let secret = |word: &[u8]| values::secret(word, Context::Quoted, strength, true);
     words.into_iter().any(secret).then(|| at..at + end)
 }
 
 /// An opening quote at `at`, perhaps behind a prefix (`b"`, `Some("`, `String::from("`): where the inside begins, the
 /// quote, its backslashes, and whether it is the argument of a call.
-fn opening(text: &[u8], at: usize) -> Option<(usize, u8, usize, bool)> {
+fn opening(text: &Text<'_>, at: usize) -> Option<(usize, u8, usize, bool)> {
     let mut from = at;
     let word = short_run(text, at, 32, |byte| ident(byte) || byte == b':' || byte == b'.');
     let mut call = false;
@@ -304,7 +390,14 @@ fn opening(text: &[u8], at: usize) -> Option<(usize, u8, usize, bool)> {
     Some((mark + 1 + triple, byte, mark - from, call))
 }
 
-fn quoted(text: &[u8], from: usize, mark: (u8, usize), lead: &Lead, strength: Strength, call: bool) -> Option<Found> {
+fn quoted(
+    text: &Text<'_>,
+    from: usize,
+    mark: (u8, usize),
+    lead: &Lead,
+    strength: Strength,
+    call: bool,
+) -> Option<Found> {
     let end = closing(text, from, mark.0, mark.1).unwrap_or(text.len());
     let context = match lead.context {
         Context::Sentence => Context::List,
@@ -312,10 +405,11 @@ fn quoted(text: &[u8], from: usize, mark: (u8, usize), lead: &Lead, strength: St
         _ if call => Context::Call,
         _ => Context::Quoted,
     };
+    text.spend(VALUE_COST + (end - from).min(256));
     values::secret(&text[from..end], context, strength, true).then(|| (from..end).into())
 }
 
-fn bare(text: &[u8], at: usize, name: &Name, lead: &Lead, strength: Strength, memo: &mut Memo) -> Option<Found> {
+fn bare(text: &Text<'_>, at: usize, name: &Name, lead: &Lead, strength: Strength, memo: &mut Memo) -> Option<Found> {
     if lead.context == Context::List {
         return None;
     }
@@ -325,7 +419,12 @@ fn bare(text: &[u8], at: usize, name: &Name, lead: &Lead, strength: Strength, me
     let json = name.quote.is_some();
     let form = !json && matches!(lead.context, Context::Tight | Context::Entry);
     let end = memo.bare(at, (json, form), || bare_end(text, at, json, form));
+    let end = if strength == Strength::Generic { run(text, at, values::of_keys).min(end) } else { end };
+    if strength == Strength::Generic && matches!(text.get(end), Some(b'(' | b'[' | b'!')) {
+        return None;
+    }
     let word = &text[at..end];
+    text.spend(VALUE_COST + word.len().min(64));
     let alone = matches!(
         text.get(blanks(text, end)),
         None | Some(b'\n' | b'\r' | b'\\' | b'"' | b'\'' | b'`' | b',' | b';' | b'#' | b'&' | b'}' | b')')
@@ -333,6 +432,7 @@ fn bare(text: &[u8], at: usize, name: &Name, lead: &Lead, strength: Strength, me
     if lead.context == Context::Line && !alone {
         let end = line_value_end(text, at);
         let value = &text[at..end];
+        text.spend(2 * value.len().min(256));
         let phrase = strength == Strength::Strong && values::passphrase(value);
         return (phrase || (!values::prose(value) && values::secret(word, Context::Line, strength, false)))
             .then(|| (at..end).into());
@@ -340,13 +440,13 @@ fn bare(text: &[u8], at: usize, name: &Name, lead: &Lead, strength: Strength, me
     if values::path_of_pwd(&text[name.begin..name.word_end], word) {
         return None;
     }
-    let context = if json { Context::Loose } else { lead.context };
+    let context = if json && lead.context != Context::Sentence { Context::Loose } else { lead.context };
     let wrap = name.quote;
     values::secret(word, context, strength, alone).then_some(Found { range: at..end, wrap })
 }
 
 /// `password: |` and its lines, when they stand in one text with escaped newlines.
-fn block(text: &[u8], at: usize) -> Option<Found> {
+fn block(text: &Text<'_>, at: usize) -> Option<Found> {
     let head = line_end(text, at);
     if head - at > 3 || head == text.len() {
         return None;
@@ -358,15 +458,16 @@ fn block(text: &[u8], at: usize) -> Option<Found> {
 }
 
 /// The end of a line's value: before an escaped or real newline, or the quote that ends the text around it.
-fn line_value_end(text: &[u8], at: usize) -> usize {
+fn line_value_end(text: &Text<'_>, at: usize) -> usize {
     let end = line_end(text, at);
     let end = memchr::memchr2(b'"', b'\'', &text[at..end]).map_or(end, |quote| at + quote);
+    text.spend((end - at) / 8);
     at + text[at..end].iter().rposition(|byte| !matches!(byte, b' ' | b'\\')).map_or(0, |last| last + 1)
 }
 
 /// The end of a value without quotes. Beside a quoted name it is JSON, and a comma ends it; elsewhere only a comma
 /// and the like that ends a word does, for passwords hold anything.
-fn bare_end(text: &[u8], from: usize, json: bool, form: bool) -> usize {
+fn bare_end(text: &Text<'_>, from: usize, json: bool, form: bool) -> usize {
     let mut at = from;
     while let Some(byte) = text.get(at) {
         match byte {
@@ -385,6 +486,7 @@ fn bare_end(text: &[u8], from: usize, json: bool, form: bool) -> usize {
         }
         at += 1;
     }
+    text.spend(2 * (at - from));
     at
 }
 
@@ -395,10 +497,13 @@ fn ends_word(next: Option<&u8>) -> bool {
 }
 
 /// A value of a query: `?sig=…`, whose name is too common elsewhere.
-pub(super) fn query(text: &[u8], start: usize, end: usize, memo: &mut Memo) -> Option<Found> {
+pub(super) fn query(text: &Text<'_>, start: usize, end: usize, memo: &mut Memo) -> Option<Found> {
     let floor = start.saturating_sub(NAME_BYTES_MAX);
     let before = text[floor..start].iter().rposition(|byte| !ident(*byte)).map(|at| text[floor + at]);
-    if !matches!(before, Some(b'?' | b'&' | b';')) {
+    text.spend(8);
+    // `partition_key=…`: a name of several parts is looked at by its own word.
+    let long = text[start..end].eq_ignore_ascii_case(b"key=") && start > 0 && ident(text[start - 1]);
+    if long || !matches!(before, Some(b'?' | b'&' | b';')) {
         return None;
     }
     let stop = memo.bare(end, (false, true), || bare_end(text, end, false, true));

@@ -20,6 +20,7 @@ mod text;
 mod tokens;
 mod trail;
 mod values;
+mod wary;
 
 pub use trail::{Trail, filter};
 
@@ -32,11 +33,15 @@ use literals::Family;
 use regex::bytes::Regex;
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
+use text::Text;
 
 /// What stands in a secret's place.
 pub const MARK: &[u8] = b"[REDACTED]";
-/// A secret may be escaped twice: JSON in a query in JSON.
-const SHADOWS_MAX: usize = 3;
+
+/// Every literal that makes the redactor look closer, for those who try to wear it out.
+pub fn literals() -> Vec<String> {
+    literals::all().0
+}
 
 /// Compiled patterns; made once a process.
 pub struct Redactor {
@@ -98,54 +103,62 @@ impl Redactor {
     /// The next line of a text, whose lines before left `trail`.
     pub fn line_after<'a>(&self, line: &'a [u8], trail: &mut Trail) -> Cow<'a, [u8]> {
         let mut finds = self.find(line);
-        trail.follow(line, &mut finds);
+        trail.follow(self, line, &mut finds);
         if finds.ranges.is_empty() { Cow::Borrowed(line) } else { Cow::Owned(cut_out(line, finds.ranges)) }
     }
 
     fn find(&self, line: &[u8]) -> Finds {
         let mut finds = Finds::default();
-        self.scan(line, &mut finds);
+        let spent = match self.scan(line, 0, &mut finds) {
+            Ok(spent) => self.shadow(line, spent, &mut finds),
+            Err(at) => Err(if Shadow::of(line).is_some() { 0 } else { at }),
+        };
+        if let Err(at) = spent {
+            wary::rest(line, at, &mut finds);
+        }
         for pattern in &self.extra {
             let matches = pattern.find_iter(line).filter(|found| !found.is_empty());
             finds.ranges.extend(matches.map(|found| Found::from(found.range())));
         }
-        self.shadows(line, &mut finds);
         finds
     }
 
-    /// Looks at the line with its escapes undone, and again, and leads what it finds back to the line.
-    fn shadows(&self, line: &[u8], finds: &mut Finds) {
-        let mut chain: Vec<Shadow> = Vec::new();
-        while chain.len() < SHADOWS_MAX {
-            let Some(shadow) = Shadow::of(chain.last().map_or(line, |shadow| &shadow.text)) else { return };
-            let mut found = Finds::default();
-            self.scan(&shadow.text, &mut found);
-            chain.push(shadow);
-            finds.key_open |= found.key_open;
-            for Found { range, .. } in found.ranges {
-                let back = |at: usize| chain.iter().rev().fold(at, |at, shadow| shadow.original(at));
-                finds.ranges.push(Found::from(back(range.start)..back(range.end)));
-            }
-        }
+    /// Looks at the line with its escapes undone, and leads what it finds back to the line.
+    fn shadow(&self, line: &[u8], spent: usize, finds: &mut Finds) -> Result<usize, usize> {
+        let Some(shadow) = Shadow::of(line) else { return Ok(spent) };
+        let mut found = Finds::default();
+        let end = self.scan(&shadow.text, spent + ESCAPE_COST * shadow.escapes(), &mut found);
+        finds.key_open |= found.key_open;
+        finds.ranges.extend(found.ranges.into_iter().map(|Found { range, .. }| {
+            Found::from(shadow.original(range.start)..decode::tail(line, shadow.original(range.end)))
+        }));
+        end.map_err(|at| shadow.original(at))
     }
 
-    fn scan(&self, line: &[u8], finds: &mut Finds) {
+    /// One scan. Returns what it spent; or where it stopped, because looking closer cost more than the text is worth.
+    fn scan(&self, text: &[u8], spent: usize, finds: &mut Finds) -> Result<usize, usize> {
+        let worth = SPENT_MIN + text.len() * SPENT_A_BYTE;
+        let text = Text::new(text, spent);
         let mut memo = tokens::Memo::default();
         let (mut state, mut covered) = (self.start, 0);
-        for (at, byte) in line.iter().enumerate() {
+        for (at, byte) in text.iter().enumerate() {
             state = self.literals.next_state(Anchored::No, state, *byte);
             // Special are few states: those that match, and one that cannot be reached without an anchor.
             if self.literals.is_special(state) && self.literals.is_match(state) {
-                self.hits(line, state, at + 1, &mut memo, &mut covered, finds);
+                self.hits(&text, state, at + 1, &mut memo, &mut covered, finds);
+                if text.spent() > worth {
+                    return Err(covered.max(at));
+                }
             }
         }
+        Ok(text.spent())
     }
 
     /// Every literal that ends at `end`. Out of line: the loop above keeps its registers.
     #[inline(never)]
     fn hits(
         &self,
-        line: &[u8],
+        text: &Text<'_>,
         state: StateID,
         end: usize,
         memo: &mut tokens::Memo,
@@ -156,16 +169,26 @@ impl Redactor {
             let pattern = self.literals.match_pattern(state, index);
             let start = end - self.literals.pattern_len(pattern);
             let family = &self.families[pattern.as_usize()];
+            text.spend(family.cost());
             if start < *covered && (finds.key_open || !matches!(family, Family::PrivateKey)) {
                 continue;
             }
-            if let Some(found) = family.look(line, start, end, memo, finds) {
+            if let Some(found) = family.look(text, start, end, memo, finds) {
+                text.spend(FOUND_COST);
                 *covered = found.range.end.max(*covered);
                 finds.ranges.push(found);
             }
         }
     }
 }
+
+/// What may be spent on looking closer: so much for a line, so much for each of its bytes. A line of this program or
+/// of a server needs a tenth of it; whoever writes lines that need more gets them back with more missing.
+const SPENT_MIN: usize = 800;
+const SPENT_A_BYTE: usize = 2;
+/// What a find costs, and an escape to undo.
+const FOUND_COST: usize = 40;
+const ESCAPE_COST: usize = 5;
 
 fn compile(pattern: &str) -> Result<Regex, String> {
     let regex = regex::bytes::RegexBuilder::new(pattern).size_limit(1 << 20).build();

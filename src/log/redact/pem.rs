@@ -2,7 +2,7 @@
 //!
 //! Certificates and public keys are no secrets and stay.
 
-use super::text::{self, Mix, alnum, run};
+use super::text::{self, Mix, Text, alnum, find_word};
 use std::ops::Range;
 
 /// What a private key's mark covers. `start` is where `PRIVATE KEY` stands, `end` the end of its dashes.
@@ -16,21 +16,23 @@ pub(super) enum Pem {
 }
 
 /// A private key around the mark that ends at `end`.
-pub(super) fn pem(text: &[u8], start: usize, end: usize) -> Pem {
+pub(super) fn pem(text: &Text<'_>, start: usize, end: usize) -> Pem {
     let before = &text[start.saturating_sub(48)..start];
     let last = |word: &[u8]| memchr::memmem::rfind(before, word);
     if last(b"END") > last(b"BEGIN") {
         let stop = start - before.len() + last(b"END").unwrap_or(0);
         let stop = stop - text[..stop].iter().rev().take_while(|byte| **byte == b'-').count();
         let from = text[..stop].iter().rposition(|byte| !pem_body(*byte)).map_or(0, |at| at + 1);
+        text.spend(stop - from);
         return Pem::Tail(from..stop);
     }
-    match memchr::memmem::find(&text[end..], b"-----END") {
-        Some(length) => Pem::Whole(end..end + length),
+    match find_word(text, b"-----END", end, text.len()) {
+        Some(stop) => Pem::Whole(end..stop),
         None => {
             // Cut: to the quote that ends the text around it, if one does.
             let stop = text[end..].iter().position(|byte| matches!(byte, b'"' | b'\'' | b'<' | b'}'));
             let stop = stop.map_or(text.len(), |length| end + length);
+            text.spend(stop - end);
             Pem::Open(end..stop)
         }
     }
@@ -52,7 +54,8 @@ pub(super) fn pem_runs(line: &[u8]) -> Vec<Range<usize>> {
     let mut runs = Vec::new();
     let mut at = 0;
     while at < line.len() {
-        let end = run(line, at, |byte| alnum(byte) || matches!(byte, b'+' | b'/' | b'='));
+        let body = |byte: &&u8| alnum(**byte) || matches!(byte, b'+' | b'/' | b'=');
+        let end = at + line[at..].iter().take_while(body).count();
         let quoted = at > 0
             && text::quote(line[at - 1])
             && line.get(end).is_some_and(|byte| text::quote(*byte) || *byte == b'\\');

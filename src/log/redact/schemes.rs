@@ -1,15 +1,19 @@
 //! Secrets that a word or a place announces: `Bearer …`, `Basic …`, `scheme://user:password@host`, headers.
 
 use super::keys::Found;
-use super::text::{Mix, alnum, base64, closing, credential, line_end, quote, run, short_run, word_begins};
+use super::text::{
+    Mix, Text, alnum, base64, closing, credential, find, find_word, line_end, quote, run, short_run, word_begins,
+};
 use super::tokens::Memo;
 use super::values;
 
 /// Longest authority of a URL that is looked at.
 const AUTHORITY_BYTES_MAX: usize = 512;
+/// What it costs to judge a value, beside its bytes.
+const VALUE_COST: usize = 16;
 
 /// The value after `Bearer` or `Token`; `dressed`: quotes may stand between.
-pub(super) fn scheme(text: &[u8], start: usize, end: usize, least: usize, dressed: bool) -> Option<Found> {
+pub(super) fn scheme(text: &Text<'_>, start: usize, end: usize, least: usize, dressed: bool) -> Option<Found> {
     if !word_begins(text, start) {
         return None;
     }
@@ -38,12 +42,13 @@ fn end_of_word(text: &[u8], from: usize, to: usize) -> usize {
 }
 
 /// The value after `Basic`: base64 of `user:password`.
-pub(super) fn basic(text: &[u8], start: usize, end: usize) -> Option<Found> {
+pub(super) fn basic(text: &Text<'_>, start: usize, end: usize) -> Option<Found> {
     if !word_begins(text, start) {
         return None;
     }
     let from = short_run(text, end, 12, between);
     let stop = run(text, from, |byte| base64(byte) || byte == b'%');
+    text.spend(2 * (stop - from).min(344));
     let enough = from > end && stop - from >= 6 && (pair_inside(&text[from..stop]) || stop - from >= 40);
     enough.then(|| (from..stop).into())
 }
@@ -78,12 +83,13 @@ fn sextet(byte: u8) -> Option<u32> {
 }
 
 /// The user's part of a URL's authority, which begins at `from`.
-pub(super) fn userinfo(text: &[u8], from: usize, memo: &mut Memo) -> Option<Found> {
+pub(super) fn userinfo(text: &Text<'_>, from: usize, memo: &mut Memo) -> Option<Found> {
     if memo.at_sign(text, from) - from > AUTHORITY_BYTES_MAX {
         return None;
     }
     let stop =
         short_run(text, from, AUTHORITY_BYTES_MAX, |byte| !ends_url(byte) && !matches!(byte, b'/' | b'?' | b'#'));
+    text.spend((stop - from) / 8);
     let at = match memchr::memrchr(b'@', &text[from..stop]) {
         Some(at) => from + at,
         None => late_at(text, from, stop)?,
@@ -109,8 +115,8 @@ fn template(value: &[u8]) -> bool {
 }
 
 /// A password with an unescaped slash: `user:pa/ss@host`. What follows the colon is no port then.
-fn late_at(text: &[u8], from: usize, stop: usize) -> Option<usize> {
-    let colon = from + memchr::memchr(b':', &text[from..stop])?;
+fn late_at(text: &Text<'_>, from: usize, stop: usize) -> Option<usize> {
+    let colon = find(text, b':', from, stop)?;
     if text[colon + 1..stop].iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -119,18 +125,19 @@ fn late_at(text: &[u8], from: usize, stop: usize) -> Option<usize> {
 }
 
 /// `-u user:password`, `--user user:password`.
-pub(super) fn user_flag(text: &[u8], end: usize) -> Option<Found> {
+pub(super) fn user_flag(text: &Text<'_>, end: usize) -> Option<Found> {
     let from = run(text, end, |byte| matches!(byte, b' ' | b'=' | b'\\') || quote(byte));
     let stop = run(text, from, |byte| !byte.is_ascii_whitespace() && !quote(byte) && byte != b'\\');
-    let colon = from + memchr::memchr(b':', &text[from..stop])?;
+    let colon = find(text, b':', from, stop)?;
     let secret = &text[colon + 1..stop];
     let enough = secret.len() >= 3 && !secret.iter().all(u8::is_ascii_digit) && !secret.starts_with(b"/");
     enough.then(|| (colon + 1..stop).into())
 }
 
 /// `mysql … -pSECRET`, `sshpass -p SECRET`: the word after a program's flag.
-pub(super) fn command(text: &[u8], end: usize, flag: &[u8; 2]) -> Option<Found> {
+pub(super) fn command(text: &Text<'_>, end: usize, flag: &[u8; 2]) -> Option<Found> {
     let window = &text[end..text.len().min(end + COMMAND_BYTES_MAX)];
+    text.spend(window.len());
     let at = window.windows(3).position(|part| part[0] == b' ' && part[1..] == flag[..])?;
     let from = short_run(text, end + at + 3, 4, |byte| byte == b' ' || byte == b'\\' || quote(byte));
     let stop =
@@ -145,24 +152,28 @@ pub(super) fn command(text: &[u8], end: usize, flag: &[u8; 2]) -> Option<Found> 
 const COMMAND_BYTES_MAX: usize = 128;
 
 /// The value of an `Authorization` header, in any dress.
-pub(super) fn authorization(text: &[u8], end: usize) -> Option<Found> {
+pub(super) fn authorization(text: &Text<'_>, end: usize) -> Option<Found> {
     let (from, mark) = header_value(text, end)?;
     let stop = match mark {
         Some((mark, slashes)) => closing(text, from, mark, slashes).unwrap_or(text.len()),
         None => line_value(text, from),
     };
     let value = &text[from..stop];
+    let value = &Text::new(value, 0);
     let word = run(value, 0, |byte| byte != b' ' && byte != b',' && byte != b'+');
     let rest = run(value, word, |byte| byte == b' ' || byte == b'+');
     let credentials = &value[rest..run(value, rest, |byte| byte != b' ' && byte != b',')];
+    text.spend(VALUE_COST + value.spent() + value.len().min(256));
     let known = SCHEMES.iter().any(|scheme| value[..word].eq_ignore_ascii_case(scheme));
     if known && rest > word {
         // Digest and signatures go on with names and quotes of their own.
         if credentials.contains(&b'=') && matches!(value[0] | 0x20, b'd' | b'a' | b'h' | b's') {
             return Some((from..if mark.is_some() { stop } else { parameters_end(text, from) }).into());
         }
-        let enough =
-            credentials.len() >= 6 && (Mix::of(credentials).random() || credentials.len() >= 20 || mark.is_some());
+        let template = matches!(credentials.first(), Some(b'$' | b'{' | b'<' | b'%' | b'*'));
+        let enough = !template
+            && credentials.len() >= 6
+            && (Mix::of(credentials).random() || credentials.len() >= 20 || mark.is_some());
         let stop = if mark.is_some() { stop } else { from + rest + credentials.len() };
         return (enough && !values::prose(value)).then(|| (from..stop).into());
     }
@@ -173,10 +184,10 @@ pub(super) fn authorization(text: &[u8], end: usize) -> Option<Found> {
 }
 
 /// The end of `name="value", …`: the line's, or inside a JSON string the quote that has no backslash.
-fn parameters_end(text: &[u8], from: usize) -> usize {
+fn parameters_end(text: &Text<'_>, from: usize) -> usize {
     let end = line_end(text, from);
-    let escaped = memchr::memmem::find(&text[from..end], b"=\\\"").is_some();
-    let close = if escaped { closing(&text[..end], from, b'"', 0) } else { None };
+    let escaped = find_word(text, b"=\\\"", from, end).is_some();
+    let close = if escaped { closing(text, from, b'"', 0).filter(|close| *close < end) } else { None };
     close.unwrap_or(end)
 }
 
@@ -195,21 +206,22 @@ const SCHEMES: [&[u8]; 11] = [
 ];
 
 /// The value of a `Cookie` or `Set-Cookie` header.
-pub(super) fn cookie(text: &[u8], end: usize) -> Option<Found> {
+pub(super) fn cookie(text: &Text<'_>, end: usize) -> Option<Found> {
     let (from, mark) = header_value(text, end)?;
     let stop = match mark {
         Some((mark, slashes)) => closing(text, from, mark, slashes).unwrap_or(text.len()),
         None => line_value(text, from),
     };
     let value = &text[from..stop];
-    let word = run(value, 0, |byte| !matches!(byte, b' ' | b';' | b','));
+    let word = value.iter().position(|byte| matches!(byte, b' ' | b';' | b',')).unwrap_or(value.len());
+    text.spend(VALUE_COST + 2 * word);
     let pair = memchr::memchr(b'=', &value[..word]).is_some_and(|equals| equals > 0 && equals + 1 < word);
     let enough = pair || (value.len() >= 8 && word == value.len() && Mix::of(value).random());
     (enough && !values::prose(&value[..word])).then(|| (from..stop).into())
 }
 
 /// Where a header's value begins: after the closing quote of its name, a separator, and the opening quote.
-fn header_value(text: &[u8], end: usize) -> Option<(usize, Option<(u8, usize)>)> {
+fn header_value(text: &Text<'_>, end: usize) -> Option<(usize, Option<(u8, usize)>)> {
     let name_end = short_run(text, end, 16, |byte| byte == b'\\' || quote(byte) || byte == b']');
     let separator = short_run(text, name_end, 8, |byte| byte == b' ');
     if !matches!(text.get(separator), Some(b':' | b'=' | b',')) || text.get(separator + 1) == Some(&b':') {
@@ -234,13 +246,14 @@ fn header_value(text: &[u8], end: usize) -> Option<(usize, Option<(u8, usize)>)>
 }
 
 /// The end of a header's value without quotes of its own.
-fn line_value(text: &[u8], from: usize) -> usize {
+fn line_value(text: &Text<'_>, from: usize) -> usize {
     let end = line_end(text, from);
     let inside = &text[from..end];
     // The quote that ends it is the one of the text around it; a Digest value has quotes of its own.
     let close = memchr::memchr2_iter(b'"', b'\'', inside)
         .find(|at| !inside[..*at].ends_with(b"=") && closes(&inside[*at + 1..]));
     let end = close.map_or(end, |at| from + at);
+    text.spend((end - from) / 4);
     from + text[from..end].iter().rposition(|byte| !matches!(byte, b'\\' | b' ')).map_or(0, |last| last + 1)
 }
 

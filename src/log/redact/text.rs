@@ -1,4 +1,41 @@
-//! Small questions about bytes of a line.
+//! Small questions about bytes of a line, each charged to the line's account.
+
+use std::cell::Cell;
+use std::ops::Deref;
+
+/// A line, and how much was looked at of it: many looks at the same bytes must not add up to more than the line is
+/// worth.
+pub(super) struct Text<'a> {
+    bytes: &'a [u8],
+    /// Bytes looked at so far, about a nanosecond each.
+    spent: Cell<usize>,
+}
+
+impl<'a> Text<'a> {
+    /// A text of which so much was spent already.
+    pub(super) fn new(bytes: &'a [u8], spent: usize) -> Text<'a> {
+        Text { bytes, spent: Cell::new(spent) }
+    }
+
+    pub(super) fn spend(&self, bytes: usize) {
+        self.spent.set(self.spent.get() + bytes);
+    }
+
+    pub(super) fn spent(&self) -> usize {
+        self.spent.get()
+    }
+}
+
+impl Deref for Text<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+/// Bytes that memchr walks over in the time that others take for one.
+const SWIFT: usize = 16;
 
 /// A letter or a digit.
 pub(super) fn alnum(byte: u8) -> bool {
@@ -31,14 +68,30 @@ pub(super) fn quote(byte: u8) -> bool {
 }
 
 /// The end of the run of bytes that begins at `from` and for which `member` holds.
-pub(super) fn run(text: &[u8], from: usize, member: fn(u8) -> bool) -> usize {
-    text[from..].iter().position(|byte| !member(*byte)).map_or(text.len(), |length| from + length)
+pub(super) fn run(text: &Text<'_>, from: usize, member: impl Fn(u8) -> bool) -> usize {
+    short_run(text, from, text.len(), member)
 }
 
 /// [`run`] that looks at `length_max` bytes at most.
-pub(super) fn short_run(text: &[u8], from: usize, length_max: usize, member: fn(u8) -> bool) -> usize {
-    let end = text.len().min(from + length_max);
-    text[from..end].iter().position(|byte| !member(*byte)).map_or(end, |length| from + length)
+pub(super) fn short_run(text: &Text<'_>, from: usize, length_max: usize, member: impl Fn(u8) -> bool) -> usize {
+    let all = text.get(from..text.len().min(from.saturating_add(length_max))).unwrap_or_default();
+    let length = all.iter().position(|byte| !member(*byte)).unwrap_or(all.len());
+    text.spend(length);
+    from + length
+}
+
+/// The first of `byte` in `from..to`.
+pub(super) fn find(text: &Text<'_>, byte: u8, from: usize, to: usize) -> Option<usize> {
+    let found = text.get(from..to).and_then(|part| memchr::memchr(byte, part)).map(|at| from + at);
+    text.spend(found.unwrap_or(to).saturating_sub(from) / SWIFT);
+    found
+}
+
+/// The first of `word` in `from..to`.
+pub(super) fn find_word(text: &Text<'_>, word: &[u8], from: usize, to: usize) -> Option<usize> {
+    let found = text.get(from..to).and_then(|part| memchr::memmem::find(part, word)).map(|at| from + at);
+    text.spend(8 + found.unwrap_or(to).saturating_sub(from) / SWIFT);
+    found
 }
 
 /// True where a word may begin: at the start, after anything but a letter or digit, after an escape.
@@ -98,11 +151,12 @@ impl Mix {
 
 /// The end of a value that began with a quote `mark` behind `slashes` backslashes: the closing quote's first
 /// backslash. Each level of JSON in JSON doubles the backslashes and adds one.
-pub(super) fn closing(text: &[u8], from: usize, mark: u8, slashes: usize) -> Option<usize> {
+pub(super) fn closing(text: &Text<'_>, from: usize, mark: u8, slashes: usize) -> Option<usize> {
     let mut at = from;
     loop {
-        at += memchr::memchr(mark, &text[at..])?;
+        at = find(text, mark, at, text.len())?;
         let run = text[from..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+        text.spend(12 + run);
         if run < slashes || ((run - slashes) / (slashes + 1)).is_multiple_of(2) {
             return Some(at - run.min(slashes));
         }
@@ -111,31 +165,53 @@ pub(super) fn closing(text: &[u8], from: usize, mark: u8, slashes: usize) -> Opt
 }
 
 /// The first newline at or after `from`, real or escaped at any depth.
-pub(super) fn line_end(text: &[u8], from: usize) -> usize {
-    for at in memchr::memchr3_iter(b'\n', b'\r', b'\\', &text[from..]).map(|at| from + at) {
-        if text[at] != b'\\' {
-            return at;
+pub(super) fn line_end(text: &Text<'_>, from: usize) -> usize {
+    line_end_before(text, from, text.len())
+}
+
+/// [`line_end`] that looks as far as `to`. Where backslashes stand close together memchr would not pay.
+pub(super) fn line_end_before(text: &Text<'_>, from: usize, to: usize) -> usize {
+    let (mut at, mut near) = (from, from + 32);
+    while at < to {
+        if at >= near {
+            let far = memchr::memchr3(b'\n', b'\r', b'\\', &text[at..to]).unwrap_or(to - at);
+            text.spend(40 + far / SWIFT);
+            at += far;
+            near = at + 32;
+            continue;
         }
-        let after = run(text, at, |byte| byte == b'\\');
-        if matches!(text.get(after), Some(b'n' | b'r')) {
-            return at;
+        match text[at] {
+            b'\n' | b'\r' => break,
+            b'\\' => {
+                let after = run(text, at, |byte| byte == b'\\');
+                if matches!(text.get(after), Some(b'n' | b'r')) {
+                    break;
+                }
+                at = after;
+            }
+            _ => at += 1,
         }
     }
-    text.len()
+    text.spend(at.min(from + 32) - from);
+    at.min(to)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn of(bytes: &[u8]) -> Text<'_> {
+        Text::new(bytes, 0)
+    }
+
     #[test]
     fn quotes_close_at_their_own_depth() {
-        assert_eq!(closing(br#"ab"c"#, 0, b'"', 0), Some(2));
-        assert_eq!(closing(br#"a\"b"c"#, 0, b'"', 0), Some(4));
-        assert_eq!(closing(br#"a\\"c"#, 0, b'"', 0), Some(3));
-        assert_eq!(closing(br#"a\\\"b\"c"#, 0, b'"', 1), Some(6));
-        assert_eq!(closing(br#"abc"#, 0, b'"', 0), None);
-        assert_eq!(closing(br#"ab"c"#, 0, b'"', 1), Some(2));
+        assert_eq!(closing(&of(br#"ab"c"#), 0, b'"', 0), Some(2));
+        assert_eq!(closing(&of(br#"a\"b"c"#), 0, b'"', 0), Some(4));
+        assert_eq!(closing(&of(br#"a\\"c"#), 0, b'"', 0), Some(3));
+        assert_eq!(closing(&of(br#"a\\\"b\"c"#), 0, b'"', 1), Some(6));
+        assert_eq!(closing(&of(br#"abc"#), 0, b'"', 0), None);
+        assert_eq!(closing(&of(br#"ab"c"#), 0, b'"', 1), Some(2));
     }
 
     #[test]

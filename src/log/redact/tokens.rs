@@ -1,13 +1,13 @@
 //! Secrets that their makers gave a shape: a prefix and an alphabet.
 
-use super::text::{Mix, alnum, run, url_safe, word_begins};
+use super::text::{Mix, Text, alnum, find, run, short_run, url_safe, word_begins};
 use std::ops::Range;
 
 /// One maker's shape.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     pub(super) prefix: &'static str,
-    alphabet: u8,
+    alphabet: u16,
     /// Shortest rest after the prefix. Shorter than the makers' tokens are, for a token may have been cut.
     least: usize,
     needs: Needs,
@@ -26,27 +26,31 @@ enum Needs {
     Capitals(usize),
 }
 
-const fn shape(prefix: &'static str, alphabet: u8, least: usize, needs: Needs) -> Shape {
+const fn shape(prefix: &'static str, alphabet: u16, least: usize, needs: Needs) -> Shape {
     Shape { prefix, alphabet, least, needs }
 }
 
-const LOWER: u8 = 1;
-const UPPER: u8 = 2;
-const DIGIT: u8 = 4;
-const UNDERSCORE: u8 = 8;
-const DASH: u8 = 16;
-const DOT: u8 = 32;
-const REST: u8 = 64;
-const COLON: u8 = 128;
+const LOWER: u16 = 1;
+const UPPER: u16 = 2;
+const DIGIT: u16 = 4;
+const UNDERSCORE: u16 = 8;
+const DASH: u16 = 16;
+const DOT: u16 = 32;
+const REST: u16 = 64;
+const COLON: u16 = 128;
+const DOLLAR: u16 = 256;
+const AT: u16 = 512;
+const TILDE: u16 = 1024;
+const COMMA: u16 = 2048;
 
-const ALNUM: u8 = LOWER | UPPER | DIGIT;
-const CAPITAL: u8 = UPPER | DIGIT;
-const NAME: u8 = ALNUM | UNDERSCORE;
-const URL_SAFE: u8 = NAME | DASH;
-const DOTTED: u8 = URL_SAFE | DOT;
-const SLASHED: u8 = DOTTED | REST;
+const ALNUM: u16 = LOWER | UPPER | DIGIT;
+const CAPITAL: u16 = UPPER | DIGIT;
+const NAME: u16 = ALNUM | UNDERSCORE;
+const URL_SAFE: u16 = NAME | DASH;
+const DOTTED: u16 = URL_SAFE | DOT;
+const SLASHED: u16 = DOTTED | REST;
 
-const fn classes() -> [u8; 256] {
+const fn classes() -> [u16; 256] {
     let mut table = [0; 256];
     let mut byte = 0;
     while byte < 128 {
@@ -59,6 +63,10 @@ const fn classes() -> [u8; 256] {
             b'.' => DOT,
             b'/' | b'+' | b'=' | b'%' => REST,
             b':' => COLON,
+            b'$' => DOLLAR,
+            b'@' => AT,
+            b'~' => TILDE,
+            b',' => COMMA,
             _ => 0,
         };
         byte += 1;
@@ -66,44 +74,23 @@ const fn classes() -> [u8; 256] {
     table
 }
 
-static CLASSES: [u8; 256] = classes();
+static CLASSES: [u16; 256] = classes();
 
-/// What was measured last: many prefixes in one long word, or many URLs without a user, must not be measured again and
+/// What was measured last: many names in one long word, or many URLs without a user, must not be measured again and
 /// again.
 #[derive(Default)]
 pub(super) struct Memo {
-    run: Run,
     at_sign: Option<(usize, usize)>,
     bare: Option<(usize, usize, (bool, bool))>,
 }
 
-/// A run of one alphabet.
-#[derive(Clone, Copy, Default)]
-struct Run {
-    alphabet: u8,
-    from: usize,
-    to: usize,
-    /// No digit and no capital in it.
-    small: bool,
-}
-
 impl Memo {
-    fn run(&mut self, text: &[u8], from: usize, alphabet: u8) -> Run {
-        if self.run.alphabet != alphabet || from < self.run.from || from > self.run.to {
-            let length = text[from..].iter().position(|byte| CLASSES[*byte as usize] & alphabet == 0);
-            let to = length.map_or(text.len(), |length| from + length);
-            let small = text[from..to].iter().all(|byte| CLASSES[*byte as usize] & CAPITAL == 0);
-            self.run = Run { alphabet, from, to, small };
-        }
-        self.run
-    }
-
     /// The first `@` at or after `from`; the end of the text without one.
-    pub(super) fn at_sign(&mut self, text: &[u8], from: usize) -> usize {
+    pub(super) fn at_sign(&mut self, text: &Text<'_>, from: usize) -> usize {
         match self.at_sign {
             Some((asked, found)) if asked <= from && from <= found => found,
             _ => {
-                let found = memchr::memchr(b'@', &text[from..]).map_or(text.len(), |at| from + at);
+                let found = find(text, b'@', from, text.len()).unwrap_or(text.len());
                 self.at_sign = Some((from, found));
                 found
             }
@@ -269,7 +256,7 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("EZTK", ALNUM, 48, RandomWord),
     shape("FLWSECK", URL_SAFE, 24, Random),
     shape("fio-u-", URL_SAFE, 40, Random),
-    shape("live_", ALNUM, 32, RandomWord),
+    shape("live_", URL_SAFE, 32, RandomWord),
     shape("AKCp", ALNUM, 48, RandomWord),
     shape("CLOJARS_", ALNUM, 40, Random),
     shape("duffel_test_", URL_SAFE, 24, Random),
@@ -291,11 +278,72 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("perm:", SLASHED, 40, RandomWord),
     shape("wandb_v1_", ALNUM, 40, Random),
     shape("eyJhbGci", DOTTED, 24, RandomWord),
+    shape("eyJrIjoi", SLASHED, 24, RandomWord),
+    // clouds
+    shape("amzn.mws.", URL_SAFE, 20, Random),
+    shape("bedrock-api-key-", SLASHED, 20, Random),
+    shape("IQoJb3JpZ2lu", SLASHED, 16, Random),
+    shape("FwoGZXIvYXdz", SLASHED, 16, Random),
+    shape("AQoDYXdz", SLASHED, 16, Random),
+    shape("v1.0-", URL_SAFE, 100, RandomWord),
+    shape("t1.", DOTTED, 60, RandomWord),
+    shape("tk-us-", URL_SAFE, 40, RandomWord),
+    shape("sha256~", URL_SAFE, 40, RandomWord),
+    shape("p8e-", ALNUM, 30, RandomWord),
+    // models and their tools
+    shape("sk_", ALNUM, 32, RandomWord),
+    shape("pcsk_", NAME, 32, RandomWord),
+    shape("pa-", URL_SAFE, 40, RandomWord),
+    shape("fw_", ALNUM, 22, RandomWord),
+    shape("cck_", URL_SAFE, 24, RandomWord),
+    // databases, hosts, builds
+    shape("sb_secret_", URL_SAFE, 20, Random),
+    shape("npg_", ALNUM, 12, RandomWord),
+    shape("napi_", ALNUM, 40, RandomWord),
+    shape("nfp_", ALNUM, 30, RandomWord),
+    shape("rnd_", ALNUM, 24, RandomWord),
+    shape("CCIPAT_", NAME, 24, Random),
+    shape("CCIPRJ_", NAME, 24, Random),
+    shape("bkua_", ALNUM, 32, RandomWord),
+    shape("cmVmdGtu", ALNUM, 40, RandomWord),
+    shape("sgp_", NAME, 32, RandomWord),
+    shape("dnkey-", URL_SAFE, 40, Random),
+    shape("ico-", ALNUM, 30, RandomWord),
+    shape("pat.", DOTTED, 60, RandomWord),
+    shape("sat.", DOTTED, 60, RandomWord),
+    shape("A3-", CAPITAL | DASH, 30, RandomWord),
+    shape("NRII-", URL_SAFE, 24, RandomWord),
+    shape("NRJS-", ALNUM, 16, RandomWord),
+    shape("NRRA-", ALNUM, 32, RandomWord),
+    // mail, payment, talk
+    shape("xkeysib-", URL_SAFE, 40, Random),
+    shape("access_token$production$", ALNUM | DOLLAR, 24, Random),
+    shape("access_token$sandbox$", ALNUM | DOLLAR, 24, Random),
+    shape("access-sandbox-", URL_SAFE, 30, Random),
+    shape("access-production-", URL_SAFE, 30, Random),
+    shape("access-development-", URL_SAFE, 30, Random),
+    shape("aio_", ALNUM, 26, RandomWord),
+    shape("ATTA", ALNUM, 60, RandomWord),
+    shape("sl.", URL_SAFE, 100, RandomWord),
+    shape("webhook.office.com/", SLASHED | AT, 40, Random),
+    shape("hooks.zapier.com/hooks/", SLASHED, 14, Random),
+    // hashes of passwords
+    shape("$apr1$", ALNUM | DOT | DOLLAR | REST, 24, Random),
+    shape("$2a$", ALNUM | DOT | DOLLAR | REST, 40, Random),
+    shape("$2b$", ALNUM | DOT | DOLLAR | REST, 40, Random),
+    shape("$2y$", ALNUM | DOT | DOLLAR | REST, 40, Random),
+    shape("$1$", ALNUM | DOT | DOLLAR | REST, 24, Random),
+    shape("$5$", ALNUM | DOT | DOLLAR | REST, 40, Random),
+    shape("$6$", ALNUM | DOT | DOLLAR | REST, 60, Random),
+    shape("$y$", ALNUM | DOT | DOLLAR | REST, 40, Random),
+    shape("$argon2", NAME | DOT | DOLLAR | REST | COMMA, 40, Random),
+    shape("{SHA}", SLASHED, 26, Random),
+    shape("{SSHA}", SLASHED, 26, Random),
 ];
 
 impl Shape {
-    /// The secret whose prefix ends at `end`.
-    pub(super) fn at(&self, text: &[u8], start: usize, end: usize, memo: &mut Memo) -> Option<Range<usize>> {
+    /// The secret whose prefix ends at `end`. Its first bytes decide; only then all of it is measured.
+    pub(super) fn at(&self, text: &Text<'_>, start: usize, end: usize) -> Option<Range<usize>> {
         if &text[start..end] != self.prefix.as_bytes() {
             return None;
         }
@@ -303,28 +351,49 @@ impl Shape {
         if word && !word_begins(text, start) {
             return None;
         }
-        let run = memo.run(text, end, self.alphabet);
-        if run.to - end < self.least || (run.small && self.needs != Length && !small_token(&text[end..run.to])) {
-            return None;
-        }
-        let stop = trimmed(text, end, run.to);
-        let rest = &text[end..stop];
-        let enough = rest.len() >= self.least
+        let head = self.run(text, end, end + self.least.max(HEAD_BYTES));
+        let enough = head.len() >= self.least
             && match self.needs {
                 Length => true,
-                Random | RandomWord => random(rest),
-                Capitals(length) => rest.len() == length || rest.len() < 24 && rest.iter().any(u8::is_ascii_digit),
+                Random | RandomWord => random(head),
+                Capitals(length) => head.len() == length || head.len() < 24 && head.iter().any(u8::is_ascii_digit),
             };
-        enough.then_some(start..stop)
+        text.spend(head.len());
+        if !enough {
+            return None;
+        }
+        let to = end + self.run(text, end, text.len()).len();
+        text.spend(to - end);
+        let stop = trimmed(text, end, to);
+        let stop = if matches!(self.needs, Capitals(_)) { beside(text, stop) } else { stop };
+        (stop - end >= self.least).then_some(start..stop)
+    }
+
+    /// What belongs to the token at `from`, to `limit` at most.
+    fn run<'a>(&self, text: &'a [u8], from: usize, limit: usize) -> &'a [u8] {
+        let all = &text[from..limit.min(text.len())];
+        let length = all.iter().position(|byte| CLASSES[*byte as usize] & self.alphabet == 0);
+        &all[..length.unwrap_or(all.len())]
     }
 }
 
+/// An id and its secret, side by side: `AKIA… , …`.
+fn beside(text: &Text<'_>, id_end: usize) -> usize {
+    let from = short_run(text, id_end, 8, |byte| !alnum(byte) && !matches!(byte, b'+' | b'/'));
+    let to = short_run(text, from, 44, |byte| alnum(byte) || matches!(byte, b'+' | b'/' | b'='));
+    if from > id_end && (40..=43).contains(&(to - from)) && every_kind(&text[from..to]) { to } else { id_end }
+}
+
+/// Capitals, small letters and digits.
+fn every_kind(word: &[u8]) -> bool {
+    let mix = Mix::of(word);
+    mix.digits > 0 && mix.lower > 0 && mix.upper > 0
+}
+
+/// So many bytes show whether a word is random.
+const HEAD_BYTES: usize = 48;
 /// Small letters alone are a token when there are so many without a break.
 const SMALL_BYTES_MIN: usize = 30;
-
-fn small_token(rest: &[u8]) -> bool {
-    rest.get(..SMALL_BYTES_MIN).is_some_and(|head| head.iter().all(u8::is_ascii_lowercase))
-}
 
 /// A sentence's last point or dash is not the token's.
 fn trimmed(text: &[u8], from: usize, to: usize) -> usize {
@@ -334,23 +403,128 @@ fn trimmed(text: &[u8], from: usize, to: usize) -> usize {
 
 /// Random text, and in it one stretch that no name or path has: digits within letters, or capitals within. The
 /// beginning decides.
-fn random(rest: &[u8]) -> bool {
-    let head = &rest[..rest.len().min(48)];
-    if small_token(head) {
-        return true;
+fn random(head: &[u8]) -> bool {
+    let head = &head[..head.len().min(HEAD_BYTES)];
+    let small = head.iter().take(SMALL_BYTES_MIN).take_while(|byte| byte.is_ascii_lowercase()).count();
+    if small == head.len().min(SMALL_BYTES_MIN) {
+        return small == SMALL_BYTES_MIN;
     }
     let mix = Mix::of(head);
     mix.random() && head.split(|byte| !alnum(*byte)).any(|part| part.len() >= 6 && Mix::of(part).random())
-        || rest.len() >= 20 && mix.digits > 3 && mix.lower + mix.upper > 3
+        || head.len() >= 20 && mix.digits > 3 && mix.lower + mix.upper > 3
         || head.len() >= 30 && head.iter().all(u8::is_ascii_alphanumeric)
 }
 
+/// What a maker wrote into the middle or at the end of a secret.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Infix {
+    pub(super) word: &'static str,
+    alphabet: u16,
+    /// Bytes before and after it, at least and at most.
+    before: (usize, usize),
+    after: (usize, usize),
+    /// Before it stand digits, or hexadecimal digits, alone.
+    head: fn(&u8) -> bool,
+}
+
+const LONG: usize = 4096;
+
+pub(super) const INFIXES: &[Infix] = &[
+    Infix { word: ":APA91b", alphabet: URL_SAFE, before: (11, 11), after: (40, LONG), head: any },
+    Infix { word: ":AA", alphabet: URL_SAFE, before: (8, 10), after: (30, 40), head: u8::is_ascii_digit },
+    Infix { word: "8Q~", alphabet: DOTTED | TILDE, before: (3, 3), after: (28, 40), head: any },
+    Infix { word: "7Q~", alphabet: DOTTED | TILDE, before: (3, 3), after: (28, 40), head: any },
+    Infix { word: ".atlasv1.", alphabet: URL_SAFE, before: (14, 14), after: (20, LONG), head: any },
+    Infix { word: "T3BlbkFJ", alphabet: URL_SAFE, before: (8, LONG), after: (8, LONG), head: any },
+    Infix { word: "_mmk", alphabet: NAME, before: (36, 36), after: (0, 0), head: any },
+    Infix { word: "NRAL", alphabet: ALNUM, before: (36, 36), after: (0, 0), head: u8::is_ascii_hexdigit },
+    Infix { word: "-us", alphabet: DIGIT, before: (32, 32), after: (1, 2), head: u8::is_ascii_hexdigit },
+];
+
+fn any(byte: &u8) -> bool {
+    CLASSES[*byte as usize] & URL_SAFE != 0
+}
+
+impl Infix {
+    /// The secret around the word at `start..end`.
+    pub(super) fn at(&self, text: &Text<'_>, start: usize, end: usize) -> Option<Range<usize>> {
+        if &text[start..end] != self.word.as_bytes() {
+            return None;
+        }
+        let before = text[..start].iter().rev().take(self.before.1 + 1).take_while(|byte| (self.head)(byte)).count();
+        let after = text[end..].iter().take(self.after.1 + 1);
+        let after = after.take_while(|byte| CLASSES[**byte as usize] & self.alphabet != 0).count();
+        text.spend(before + after);
+        let fits = |(least, most): (usize, usize), count| count >= least && count <= most;
+        // An escape before it makes it longer: `\n`, `%3D`.
+        let from = start - before.min(self.before.1);
+        let begins = before <= self.before.1 || word_begins(text, from);
+        (before >= self.before.0 && begins && fits(self.after, after)).then(|| from..end + after)
+    }
+}
+
+/// A token of exact parts behind a short prefix.
+pub(super) fn exact(text: &Text<'_>, start: usize, end: usize, parts: &[(u16, usize)]) -> Option<Range<usize>> {
+    if !word_begins(text, start) {
+        return None;
+    }
+    let mut at = end;
+    for (alphabet, length) in parts {
+        let part = text.get(at..at + length)?;
+        if !part.iter().all(|byte| CLASSES[*byte as usize] & alphabet != 0) {
+            return None;
+        }
+        at += length;
+    }
+    text.spend(at - start);
+    let ends = text.get(at).is_none_or(|byte| CLASSES[*byte as usize] & URL_SAFE == 0);
+    (ends && Mix::of(&text[end..at]).digits > 0).then_some(start..at)
+}
+
+const HEX4: [(u16, usize); 2] = [(DASH, 1), (LOWER | UPPER | DIGIT, 4)];
+
+/// Prefixes that are too short to mean anything, and the exact parts that follow them.
+pub(super) const EXACT: &[(&str, &[(u16, usize)])] = &[
+    ("pat", &[(ALNUM, 14), (DOT, 1), (ALNUM, 64)]),
+    ("re_", &[(ALNUM, 8), (UNDERSCORE, 1), (ALNUM, 24)]),
+    ("sdk-", &[(ALNUM, 8), HEX4[0], HEX4[1], HEX4[0], HEX4[1], HEX4[0], HEX4[1], (DASH, 1), (ALNUM, 12)]),
+    ("mob-", &[(ALNUM, 8), HEX4[0], HEX4[1], HEX4[0], HEX4[1], HEX4[0], HEX4[1], (DASH, 1), (ALNUM, 12)]),
+    ("api-", &[(ALNUM, 8), HEX4[0], HEX4[1], HEX4[0], HEX4[1], HEX4[0], HEX4[1], (DASH, 1), (ALNUM, 12)]),
+];
+
+/// `SK` or `AC` and a hexadecimal digit: 32 of them in all.
+pub(super) fn sid(text: &Text<'_>, start: usize) -> Option<Range<usize>> {
+    let prefix = &text[start..start + 2];
+    if !(prefix == b"SK" || prefix == b"AC") || !word_begins(text, start) {
+        return None;
+    }
+    let end = short_run(text, start + 2, 33, |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (end == start + 34 && !text.get(end).is_some_and(|byte| alnum(*byte))).then_some(start..end)
+}
+
+/// What two old shapes have in the middle: a bot's token of three base64 parts, the first of 24 to 28, the second of
+/// six; a vault's `s.` and 24 letters and digits.
+pub(super) fn dotted(text: &Text<'_>, dot: usize) -> Option<Range<usize>> {
+    if text.get(dot + 7) == Some(&b'.') {
+        let first = text[..dot].iter().rev().take(29).take_while(|byte| url_safe(**byte)).count();
+        // An escaped newline's letter before it is not its own.
+        let start = dot - if text[..dot - first].ends_with(b"\\") { first.saturating_sub(1) } else { first };
+        let middle = text[dot + 1..dot + 7].iter().all(|byte| url_safe(*byte));
+        let end = short_run(text, dot + 8, 48, url_safe);
+        let fits = (24..=28).contains(&(dot - start)) && matches!(text[start], b'M'..=b'O') && end - dot >= 8 + 27;
+        return (fits && middle && word_begins(text, start)).then_some(start..end);
+    }
+    let vault = dot > 0 && text[dot - 1] == b's' && word_begins(text, dot - 1);
+    let end = if vault { short_run(text, dot + 1, 25, alnum) } else { dot };
+    (end == dot + 25 && every_kind(&text[dot + 1..end])).then(|| dot - 1..end)
+}
+
 /// A JSON Web Token, signed (three parts) or encrypted (five), whole or cut: `eyJ` begins the base64 of `{"`.
-pub(super) fn jwt(text: &[u8], start: usize, memo: &mut Memo) -> Option<Range<usize>> {
+pub(super) fn jwt(text: &Text<'_>, start: usize) -> Option<Range<usize>> {
     if !text[start..].starts_with(b"eyJ") || !word_begins(text, start) {
         return None;
     }
-    let mut end = memo.run(text, start, URL_SAFE).to;
+    let mut end = run(text, start, url_safe);
     let mut parts = 1;
     while parts < 5 && text.get(end) == Some(&b'.') {
         let next = run(text, end + 1, url_safe);
@@ -376,9 +550,8 @@ mod tests {
         let mut found = Vec::new();
         for shape in SHAPES {
             for (start, _) in text.match_indices(shape.prefix) {
-                found.extend(
-                    shape.at(bytes, start, start + shape.prefix.len(), &mut Memo::default()).map(|range| &text[range]),
-                );
+                let whole = Text::new(bytes, 0);
+                found.extend(shape.at(&whole, start, start + shape.prefix.len()).map(|range| &text[range]));
             }
         }
         found
@@ -400,7 +573,7 @@ mod tests {
     }
 
     fn whole(text: &[u8]) -> Option<Range<usize>> {
-        jwt(text, 0, &mut Memo::default())
+        jwt(&Text::new(text, 0), 0)
     }
 
     #[test]

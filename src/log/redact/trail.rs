@@ -1,7 +1,7 @@
 //! Secrets over several lines: what one line leaves open for the next, and the filter that reads a whole stream.
 
 use super::keys::Found;
-use super::text::{line_end, quote, run};
+use super::text::{ident, quote};
 use super::{Finds, Redactor, pem};
 use std::io::{self, BufRead, Read, Write};
 
@@ -12,34 +12,70 @@ const PART_LINES_MAX: u8 = 3;
 /// A longer line is taken in pieces, cut at a blank.
 const LINE_BYTES_MAX: u64 = 256 * 1024;
 
-/// What the lines so far leave open. A few numbers: it cannot grow.
+/// A name that is kept for its value on the next line is no longer.
+const NAME_BYTES_MAX: usize = 48;
+
+/// What the lines so far leave open. A few numbers and a name: it cannot grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trail {
     /// Lines of a private key still to come at most.
     key_lines: u16,
-    part: Part,
-    /// The indentation of a block of YAML that is a secret.
-    block: Option<u16>,
+    open: Open,
+    /// The value on the next line is a part of a form.
+    part: bool,
+    name: Name,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Part {
+enum Open {
     #[default]
-    None,
-    /// In the head of a secret part of a form; so many lines more.
+    Nothing,
+    /// In the head of a form's part; so many lines more.
     Head(u8),
-    /// The next line is its value.
+    /// The next line is the value of the name.
     Value,
-    /// `name: DB_PASSWORD` in a list of YAML: the next line may be `value: …`.
+    /// `name: DB_PASSWORD` in a list: the next line may be `value: …`.
     Entry,
+    /// `password: |`, indented so far.
+    Block(u16),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Name {
+    bytes: [u8; NAME_BYTES_MAX],
+    length: usize,
+}
+
+impl Default for Name {
+    fn default() -> Name {
+        Name { bytes: [0; NAME_BYTES_MAX], length: 0 }
+    }
+}
+
+impl Name {
+    fn of(name: &[u8]) -> Name {
+        let mut kept = Name::default();
+        let from = name.len().saturating_sub(NAME_BYTES_MAX);
+        kept.length = name.len() - from;
+        kept.bytes[..kept.length].copy_from_slice(&name[from..]);
+        kept
+    }
 }
 
 impl Trail {
     /// Adds to `finds` what the lines before make secret in this one, and keeps what this one leaves open.
-    pub(super) fn follow(&mut self, line: &[u8], finds: &mut Finds) {
-        self.follow_part(line, finds);
-        self.follow_block(line, finds);
-        self.follow_key(line, finds);
+    pub(super) fn follow(&mut self, redactor: &Redactor, line: &[u8], finds: &mut Finds) {
+        if self.key_lines > 0 || finds.key_open {
+            self.follow_key(line, finds);
+        } else if memchr::memmem::find(&line[..line.len().min(64)], b"Private-Lines:").is_some() {
+            self.key_lines = KEY_LINES_MAX;
+        }
+        if self.open != Open::Nothing {
+            self.go_on(redactor, line, finds);
+        }
+        if self.open == Open::Nothing {
+            self.begin(redactor, line);
+        }
     }
 
     fn follow_key(&mut self, line: &[u8], finds: &mut Finds) {
@@ -47,13 +83,10 @@ impl Trail {
             self.key_lines = KEY_LINES_MAX;
             return;
         }
-        if self.key_lines == 0 {
-            return;
-        }
         if memchr::memmem::find(line, b"-----END").is_some() {
             self.key_lines = 0;
         } else if pem::pem_line(line) {
-            let from = run(line, 0, |byte| byte.is_ascii_whitespace());
+            let from = line.len() - line.trim_ascii_start().len();
             finds.ranges.push(Found::from(from..from + line.trim_ascii().len()));
         } else {
             finds.ranges.extend(pem::pem_runs(line).into_iter().map(Found::from));
@@ -61,84 +94,136 @@ impl Trail {
         self.key_lines = self.key_lines.saturating_sub(1);
     }
 
-    fn follow_part(&mut self, line: &[u8], finds: &mut Finds) {
+    fn go_on(&mut self, redactor: &Redactor, line: &[u8], finds: &mut Finds) {
         let trimmed = line.trim_ascii();
-        self.part = match self.part {
-            Part::Value => {
-                if !trimmed.is_empty() && !trimmed.starts_with(b"--") {
-                    finds.ranges.push(Found::from(0..line.len() - usize::from(line.ends_with(b"\r"))));
-                }
-                Part::None
+        let from = line.len() - line.trim_ascii_start().len();
+        let cover = |finds: &mut Finds, from: usize, to: usize| {
+            if to > from {
+                finds.ranges.push(Found::from(from..to));
             }
-            Part::Entry if trimmed.starts_with(b"value:") => {
-                let from = line.len() - line.trim_ascii_start().len() + 6;
-                let value = line[from..].trim_ascii();
-                if !value.is_empty() {
-                    let from = from + run(&line[from..], 0, |byte| byte == b' ');
-                    finds.ranges.push(Found::from(from..from + value.len()));
+        };
+        self.open = match self.open {
+            Open::Head(_) if trimmed.is_empty() => Open::Value,
+            Open::Head(lines @ 1..) if trimmed.contains(&b':') => Open::Head(lines - 1),
+            Open::Value => {
+                // A word of its own, or a part of a form, which may hold blanks.
+                let quoted = usize::from(trimmed.first().is_some_and(|byte| quote(*byte)));
+                let value = &trimmed[quoted..];
+                let length = value.iter().position(|byte| quote(*byte) || *byte == b'<').unwrap_or(value.len());
+                let value = &value[..length];
+                let word = !value.contains(&b' ')
+                    && redactor.takes(self.name(), if quoted == 1 { QUOTED } else { BARE }, value);
+                if word || (self.part && !trimmed.starts_with(b"--")) {
+                    cover(finds, from + quoted, from + quoted + length);
                 }
-                Part::None
+                Open::Nothing
             }
-            Part::Head(_) if trimmed.is_empty() => Part::Value,
-            Part::Head(lines @ 1..) if trimmed.contains(&b':') => Part::Head(lines - 1),
-            _ if secret_part(trimmed) => Part::Head(PART_LINES_MAX),
-            _ if secret_entry(trimmed) => Part::Entry,
-            _ => Part::None,
+            Open::Entry => {
+                if let Some(value) = entry_value(trimmed) {
+                    let value_from = from + trimmed.len() - value.len();
+                    let inside = value.iter().take_while(|byte| !quote(**byte)).count();
+                    if redactor.takes(self.name(), QUOTED, &value[..inside]) {
+                        cover(finds, value_from, value_from + inside);
+                    }
+                }
+                Open::Nothing
+            }
+            Open::Block(outer) if trimmed.is_empty() || from > usize::from(outer) => {
+                cover(finds, from, from + trimmed.len());
+                Open::Block(outer)
+            }
+            _ => Open::Nothing,
         };
     }
 
-    fn follow_block(&mut self, line: &[u8], finds: &mut Finds) {
-        let indent = run(line, 0, |byte| byte == b' ');
-        if let Some(outer) = self.block {
-            let blank = line.trim_ascii().is_empty();
-            if !blank && indent > usize::from(outer) {
-                finds.ranges.push(Found::from(indent..line.len()));
-            } else if !blank {
-                self.block = None;
+    fn name(&self) -> &[u8] {
+        &self.name.bytes[..self.name.length]
+    }
+
+    fn begin(&mut self, redactor: &Redactor, line: &[u8]) {
+        let trimmed = line.trim_ascii();
+        let (open, name) = match trimmed.last() {
+            _ if part_name(trimmed).is_some() => (Open::Head(PART_LINES_MAX), part_name(trimmed)),
+            Some(b'|' | b'>' | b'-' | b'+') if block_name(trimmed).is_some() => {
+                let indent = line.iter().take_while(|byte| **byte == b' ').count();
+                (Open::Block(indent as u16), block_name(trimmed))
             }
-        }
-        if self.block.is_none() && block_begins(line) {
-            self.block = Some(indent as u16);
+            Some(b':' | b'=' | b'>') => (Open::Value, last_name(trimmed)),
+            _ => (Open::Entry, entry_name(trimmed)),
+        };
+        if let Some(name) = name.filter(|name| redactor.names_secret(name)) {
+            self.open = open;
+            self.part = matches!(open, Open::Head(_));
+            self.name = Name::of(name);
         }
     }
 }
+
+impl Redactor {
+    /// True when what stands behind this name is secret, if it looks it.
+    fn names_secret(&self, name: &[u8]) -> bool {
+        self.takes(name, QUOTED, b"x7Kq9zR2mW4pT8vB1nL5cD3f")
+    }
+
+    /// True when this value is secret behind this name, dressed like this.
+    fn takes(&self, name: &[u8], dress: [&[u8]; 3], value: &[u8]) -> bool {
+        let name = &name[name.len().saturating_sub(NAME_BYTES_MAX)..];
+        let text = [dress[0], name, dress[1], value, dress[2]].concat();
+        let mut finds = Finds::default();
+        let _ = self.scan(&text, 0, &mut finds);
+        finds.ranges.iter().any(|found| found.range.start >= name.len())
+    }
+}
+
+const QUOTED: [&[u8]; 3] = [b"", b"=\"", b"\""];
+const BARE: [&[u8]; 3] = [b"and ", b": ", b""];
 
 /// `Content-Disposition: form-data; name="password"` as a line of its own.
-fn secret_part(line: &[u8]) -> bool {
+fn part_name(line: &[u8]) -> Option<&[u8]> {
     let head = b"content-disposition:";
     if line.len() < head.len() || !line[..head.len()].eq_ignore_ascii_case(head) {
-        return false;
+        return None;
     }
-    let Some(at) = memchr::memmem::find(line, b"name=") else { return false };
-    let name = &line[at + 5..];
-    let name = &name[..line_end(name, 0).min(name.len())];
-    let name: Vec<u8> = name.iter().copied().skip_while(|byte| quote(*byte)).take_while(|byte| !quote(*byte)).collect();
-    ends_secret(&name)
+    let name = &line[memchr::memmem::find(line, b"name=")? + 5..];
+    let quoted = usize::from(name.first().is_some_and(|byte| quote(*byte)));
+    let length = name[quoted..].iter().take_while(|byte| !quote(**byte) && **byte != b';').count();
+    Some(&name[quoted..quoted + length])
 }
 
-/// `- name: DB_PASSWORD`
-fn secret_entry(line: &[u8]) -> bool {
-    let line = line.strip_prefix(b"-").unwrap_or(line).trim_ascii();
-    let name = line.strip_prefix(b"name:").or_else(|| line.strip_prefix(b"key:"));
-    name.is_some_and(|name| ends_secret(name.trim_ascii()))
+/// `- name: DB_PASSWORD`, `"key": "DB_PASSWORD",`
+fn entry_name(line: &[u8]) -> Option<&[u8]> {
+    let name = member(line, &[b"name", b"key", b"Name", b"Key"])?;
+    let length = name.iter().take_while(|byte| ident(**byte) || **byte == b'.').count();
+    Some(&name[..length])
+}
+
+/// `value: …`, from where it begins.
+fn entry_value(line: &[u8]) -> Option<&[u8]> {
+    member(line, &[b"value", b"Value", b"val"]).filter(|value| !value.is_empty())
+}
+
+/// The value of a line that begins with one of these names.
+fn member<'a>(line: &'a [u8], names: &[&[u8]]) -> Option<&'a [u8]> {
+    let line = line.strip_prefix(b"- ").unwrap_or(line);
+    let line = line.strip_prefix(b"\"").unwrap_or(line);
+    let rest = names.iter().find_map(|name| line.strip_prefix(*name))?;
+    let rest = rest.strip_prefix(b"\"").unwrap_or(rest).strip_prefix(b":")?.trim_ascii();
+    Some(rest.strip_prefix(b"\"").or_else(|| rest.strip_prefix(b"'")).unwrap_or(rest))
 }
 
 /// `password: |`
-fn block_begins(line: &[u8]) -> bool {
-    let line = line.trim_ascii_end();
-    let Some(colon) = memchr::memrchr(b':', line) else { return false };
+fn block_name(line: &[u8]) -> Option<&[u8]> {
+    let colon = memchr::memrchr(b':', &line[..line.len()]).filter(|colon| line.len() - colon <= 4)?;
     let mark = line[colon + 1..].trim_ascii();
-    (mark == b"|" || mark == b">" || mark == b"|-" || mark == b">-" || mark == b"|+" || mark == b">+")
-        && ends_secret(line[..colon].trim_ascii())
+    matches!(mark, b"|" | b">" | b"|-" | b">-" | b"|+" | b">+").then(|| last_name(&line[..=colon]))?
 }
 
-fn ends_secret(name: &[u8]) -> bool {
-    let name = name.to_ascii_lowercase();
-    let name = name.strip_suffix(b"\"").unwrap_or(&name);
-    [&b"password"[..], b"passwd", b"passphrase", b"pwd", b"secret", b"token", b"api_key", b"apikey", b"api-key"]
-        .iter()
-        .chain(&[&b"private_key"[..], b"privatekey", b"access_key", b"secret_key", b"authorization", b"cookie"])
-        .any(|word| name.ends_with(word))
+/// The name before a line's last mark: `password:`, `<password>`, `"password" =`.
+fn last_name(line: &[u8]) -> Option<&[u8]> {
+    let line = line[..line.len() - 1].trim_ascii_end();
+    let line = line.strip_suffix(b"\"").or_else(|| line.strip_suffix(b"'")).unwrap_or(line);
+    let length = line.iter().rev().take(NAME_BYTES_MAX).take_while(|byte| ident(**byte) || **byte == b'.').count();
+    (length > 0).then(|| &line[line.len() - length..])
 }
 
 /// Copies `input` to `output` without its secrets. Memory stays below a few hundred KiB whatever comes in.
@@ -155,6 +240,9 @@ pub fn filter(redactor: &Redactor, mut input: impl BufRead, mut output: impl Wri
         }
         let ended = line.last() == Some(&b'\n');
         let cut = if ended || more == 0 { line.len() } else { piece(&line) };
+        if cut == 0 {
+            continue;
+        }
         let whole = cut - usize::from(ended);
         output.write_all(&redactor.line_after(&line[..whole], &mut trail))?;
         output.write_all(&line[whole..cut])?;

@@ -11,6 +11,8 @@ pub(super) enum Strength {
     Token,
     /// `pass`, `auth`: also other things.
     Weak,
+    /// `…_key`, `credentials`: only what can be nothing else.
+    Generic,
 }
 
 /// How name and value stand together.
@@ -44,6 +46,7 @@ pub(super) fn secret(value: &[u8], context: Context, strength: Strength, alone: 
         (_, Context::Part) => 1,
         (Strength::Strong, _) => 4,
         (Strength::Token, _) => 8,
+        (Strength::Generic, _) => 16,
         (Strength::Weak, _) => 4,
     };
     if value.len() < least || placeholder(value) {
@@ -53,12 +56,13 @@ pub(super) fn secret(value: &[u8], context: Context, strength: Strength, alone: 
     let odd = mix.random() || mix.digits + mix.symbols > 0;
     let long = value.len() >= 8;
     match (context, strength) {
+        (_, Strength::Generic) => generic(value, mix),
         (Context::Part, _) => true,
         (Context::Sentence, _) => {
             strength == Strength::Strong && long && mix.random() && !code(value, mix) && !source(value, mix)
         }
         (Context::Entry, _) => !code(value, mix) && !prose(value),
-        (Context::Quoted, Strength::Strong) => !prose(value) && !code(value, mix),
+        (Context::Quoted, Strength::Strong) => !prose(value) && !path(value, mix) && !echo(value, mix),
         (Context::Quoted, Strength::Token) => long && (mix.random() || value.len() >= 20) && !prose(value),
         (Context::Quoted, Strength::Weak) => value.len() >= 4 && odd && !prose(value),
         (Context::Call, _) => long && mix.random() && mix.lower + mix.upper > 1 && !spaced(value),
@@ -77,7 +81,9 @@ pub(super) fn secret(value: &[u8], context: Context, strength: Strength, alone: 
                 && !source(value, mix)
                 && (loose(mix, value) || (alone && value.len() >= 6 && context == Context::Line))
         }
-        (Context::Loose | Context::Line, Strength::Weak) => long && mix.random() && !code(value, mix),
+        (Context::Loose | Context::Line, Strength::Weak) => {
+            long && mix.random() && !code(value, mix) && !source(value, mix)
+        }
     }
 }
 
@@ -90,13 +96,37 @@ pub(super) fn looks_code(value: &[u8]) -> bool {
 /// What stands after `name: ` or `name = ` in a program: a type, a call, a constant, a number.
 fn source(value: &[u8], mix: Mix) -> bool {
     let name = value.iter().take_while(|byte| alnum(**byte) || matches!(byte, b'_' | b'.' | b':')).count();
-    let pointer = matches!(value[0], b'*' | b'&' | b'(' | b'_') || memchr::memmem::find(value, b"::").is_some();
-    let call =
-        name > 0 && name < 64 && !value[0].is_ascii_digit() && matches!(value.get(name), Some(b'(' | b'[' | b'<'));
+    let pointer = matches!(value[0], b'*' | b'&' | b'(' | b'[')
+        || (value[0] == b'_' && (mix.digits == 0 || value.starts_with(b"__")))
+        || memchr::memmem::find(value, b"::").is_some();
+    let call = name > 0
+        && name < 64
+        && !value[0].is_ascii_digit()
+        && (matches!(value.get(name), Some(b'(' | b'[' | b'<')) || value[name..].starts_with(b"!("));
     let constant = mix.lower == 0 && mix.digits <= 3 && value.contains(&b'_') && name == value.len();
-    let number = mix.lower + mix.upper + mix.symbols == 0 && mix.digits < 6;
+    let number = mix.lower + mix.upper + mix.symbols == 0 && (mix.digits < 6 || value.contains(&b'.'));
     let kind = matches!(value, [b'u' | b'i' | b'f', b'1'..=b'9', b'0'..=b'9', ..]) && value.len() <= 4;
     pointer || call || constant || number || kind
+}
+
+/// A long random word of the letters that keys have.
+fn generic(value: &[u8], mix: Mix) -> bool {
+    let random = mix.random() && (mix.digits > 1 || mix.inner_upper > 3);
+    // `self.lib.NAME`, `libc.KEY_2`.
+    let first = value.iter().position(|byte| *byte == b'.').unwrap_or(0);
+    let member = first > 0
+        && value[..first].iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_');
+    random
+        && !member
+        && !source(value, mix)
+        && value.iter().take(256).all(|byte| of_keys(*byte))
+        && !path(value, mix)
+        && !code(value, mix)
+}
+
+/// What keys are made of.
+pub(super) fn of_keys(byte: u8) -> bool {
+    alnum(byte) || matches!(byte, b'_' | b'-' | b'+' | b'/' | b'=' | b'.' | b'~' | b'%')
 }
 
 /// Four words or more, small letters alone, and no sentence.
@@ -129,7 +159,8 @@ fn placeholder(value: &[u8]) -> bool {
         _ => false,
     };
     let filler = value.iter().all(|byte| *byte == first || matches!(byte, b'-' | b'.' | b' '));
-    template || (filler && (value.len() > 2 || !alnum(first))) || empty_word(value)
+    let yours = value.len() > 5 && value[..4].eq_ignore_ascii_case(b"your") && !alnum(value[4]);
+    template || yours || (filler && (value.len() > 2 || !alnum(first))) || empty_word(value)
 }
 
 /// A word that says there is none, or of what kind it is, or that goes on as a sentence.
@@ -155,7 +186,8 @@ fn empty_word(value: &[u8]) -> bool {
         | b"digest" | b"key" | b"value" | b"the" | b"a" | b"an" | b"is" | b"was" | b"must" | b"should" | b"please"
         | b"your" | b"my" | b"not" | b"self" | b"this" | b"new" | b"default" | b"function" | b"async" | b"await"
         | b"return" | b"input" | b"prompt" | b"config" | b"env" | b"file" | b"include" | b"same-origin"
-        | b"disabled" | b"enabled" | b"("
+        | b"disabled" | b"enabled" | b"(" | b"amd64" | b"arm64" | b"i386" | b"armhf" | b"x86_64" | b"option" | b"options"
+        | b"flag" | b"flags" | b"argument" | b"parameter" | b"or" | b"and" | b"if" | b"to" | b"anything" | b"continue"
     );
     word
 }
@@ -174,51 +206,26 @@ pub(super) fn prose(value: &[u8]) -> bool {
         return false;
     }
     let ends = spaces > 1 && matches!(value.last(), Some(b'.' | b'!' | b'?' | b':'));
-    let mut words = value[..value.len().min(256)].split(|byte| !alnum(*byte)).filter(|word| !word.is_empty());
-    ends || words.any(|word| SENTENCE.contains(&word.to_ascii_lowercase().as_slice()))
+    let words = value[..value.len().min(256)].split(|byte| !alnum(*byte));
+    ends || words.into_iter().any(sentence)
 }
 
-const SENTENCE: &[&[u8]] = &[
-    b"must",
-    b"required",
-    b"incorrect",
-    b"invalid",
-    b"is",
-    b"are",
-    b"was",
-    b"should",
-    b"please",
-    b"your",
-    b"the",
-    b"cannot",
-    b"not",
-    b"field",
-    b"wrong",
-    b"missing",
-    b"expired",
-    b"at",
-    b"least",
-    b"may",
-    b"be",
-    b"for",
-    b"to",
-    b"of",
-    b"and",
-    b"or",
-    b"has",
-    b"have",
-    b"been",
-    b"characters",
-    b"with",
-    b"this",
-    b"that",
-    b"in",
-    b"on",
-    b"enter",
-    b"does",
-    b"too",
-    b"only",
-];
+/// A word that passphrases do not have.
+fn sentence(word: &[u8]) -> bool {
+    let mut lower = [0u8; 10];
+    let Some(lower) = lower.get_mut(..word.len()).filter(|_| word.len() > 1) else { return false };
+    lower.copy_from_slice(word);
+    lower.make_ascii_lowercase();
+    #[rustfmt::skip]
+    let known = matches!(
+        &*lower,
+        b"must" | b"required" | b"incorrect" | b"invalid" | b"is" | b"are" | b"was" | b"should" | b"please" | b"your"
+        | b"the" | b"cannot" | b"not" | b"field" | b"wrong" | b"missing" | b"expired" | b"at" | b"least" | b"may"
+        | b"be" | b"for" | b"to" | b"of" | b"and" | b"or" | b"has" | b"have" | b"been" | b"characters" | b"with"
+        | b"this" | b"that" | b"in" | b"on" | b"enter" | b"does" | b"too" | b"only"
+    );
+    known
+}
 
 /// A piece of a program: a call, an index, a path of names, a constant that is itself named for what it holds.
 fn code(value: &[u8], mix: Mix) -> bool {
@@ -241,15 +248,21 @@ fn code(value: &[u8], mix: Mix) -> bool {
     if !rest.is_empty() && !rest.iter().all(|byte| matches!(byte, b')' | b';' | b',' | b'}' | b'?' | b'!' | b':')) {
         return false;
     }
-    let last = head.rsplit(|byte| *byte == b'.' || *byte == b':').next().unwrap_or(head);
-    let ends = |word: &&[u8]| last.len() >= word.len() && last[last.len() - word.len()..].eq_ignore_ascii_case(word);
-    let echoes = mix.digits == 0 && ECHOES.iter().any(ends);
-    echoes
+    echo(head, mix)
         || (names
             && mix.digits == 0
             && head.contains(&b'.')
             && head.iter().any(u8::is_ascii_lowercase)
             && head.len() < 64)
+}
+
+/// A name that says what it holds, in place of what it holds.
+fn echo(head: &[u8], mix: Mix) -> bool {
+    let last = head.rsplit(|byte| matches!(byte, b'.' | b':' | b'/')).next().unwrap_or(head);
+    let last = &last[..last.iter().rposition(|byte| !byte.is_ascii_digit()).map_or(0, |at| at + 1)];
+    let mix = if last.len() < head.len() && mix.digits <= 2 { Mix::of(last) } else { mix };
+    let ends = |word: &&[u8]| last.len() >= word.len() && last[last.len() - word.len()..].eq_ignore_ascii_case(word);
+    mix.digits == 0 && mix.symbols == 0 && ECHOES.iter().any(ends)
 }
 
 /// `/etc/ssl/private/key.pem`

@@ -28,6 +28,13 @@ pub enum Request {
         /// How many.
         workers: usize,
     },
+    /// How does a client stand in its limits?
+    Limits {
+        /// An address, `unix`, or a key's id.
+        client: String,
+        /// Forget its counts first.
+        reset: bool,
+    },
 }
 
 /// What an operator hears. Everything but `Progress` is the last word.
@@ -42,6 +49,8 @@ pub enum Answer {
     Refused(String),
     /// The state of everything.
     Status(Value),
+    /// How a client stands in its limits.
+    Limits(Value),
 }
 
 impl Answer {

@@ -117,6 +117,8 @@ impl Parcel {
 
     fn open(number: RawFd) -> Result<Parcel, String> {
         let bytes = shm::read_sealed(number, BYTES_MAX).map_err(|error| format!("handed-over state: {error}"))?;
+        // Read once: an open copy would pile up with each upgrade, and holds secrets.
+        drop(fd::adopt(number));
         let head: Head = serde_json::from_slice(&bytes).map_err(|error| format!("handed-over state: {error}"))?;
         if (head.version, head.layout) != (VERSION, LAYOUT) {
             let (theirs, ours) = (head.version, VERSION);

@@ -116,7 +116,7 @@ fn await_ready(link: &OwnedFd, limit: Duration) -> Result<(), String> {
             Received::Packet(packet) => match ToMaster::decode(&packet) {
                 Some(ToMaster::Ready) => return Ok(()),
                 Some(ToMaster::Failed(reason)) => return Err(reason),
-                Some(ToMaster::Worn(_)) | None => {}
+                Some(ToMaster::Limits { .. } | ToMaster::Worn(_)) | None => {}
             },
             Received::Nothing => {
                 let left = end.saturating_sub(clock::monotonic());

@@ -1,0 +1,50 @@
+//! A line that is made to be slow to redact: from some point on nothing is looked at closely, and every long stretch
+//! goes. What stays are the names of JSON members, short values, quotes and brackets.
+
+use super::Finds;
+use super::keys::Found;
+
+/// A stretch of so many bytes may be, or hold, a secret.
+const STRETCH_BYTES_MIN: usize = 8;
+/// With fewer letters and digits it is a ruler or an ornament.
+const WORD_BYTES_MIN: usize = 4;
+/// A member's name that stays is no longer than this.
+const NAME_BYTES_MAX: usize = 24;
+/// How far before the point the first stretch may begin: a literal that was not read to its end.
+const BACK_BYTES: usize = 40;
+
+/// Covers the stretches of `line` from about `at` on.
+pub(super) fn rest(line: &[u8], at: usize, finds: &mut Finds) {
+    let floor = at.min(line.len()).saturating_sub(BACK_BYTES);
+    let mut from =
+        line[..floor].iter().rev().take(BACK_BYTES).position(|byte| ends(*byte)).map_or(floor, |n| floor - n);
+    while from < line.len() {
+        let length = line[from..].iter().position(|byte| ends(*byte)).unwrap_or(line.len() - from);
+        let word = line[from..from + length].iter().filter(|byte| byte.is_ascii_alphanumeric()).take(WORD_BYTES_MIN);
+        if length >= STRETCH_BYTES_MIN && word.count() == WORD_BYTES_MIN && !member(line, from, length) {
+            finds.ranges.push(Found::from(from..from + length));
+        }
+        from += length + 1;
+    }
+    let open = memchr::memmem::rfind(&line[floor..], b"PRIVATE KEY");
+    finds.key_open |= open.is_some_and(|at| memchr::memmem::find(&line[floor + at..], b"-----END").is_none());
+}
+
+fn ends(byte: u8) -> bool {
+    matches!(byte, b'"' | b'{' | b'}' | b'[' | b']')
+}
+
+/// `"duration_ms":`, and a number between members: `:12.5,`.
+fn member(line: &[u8], from: usize, length: usize) -> bool {
+    let inside = &line[from..from + length];
+    let before = from.checked_sub(1).map(|at| line[at]);
+    let name = length <= NAME_BYTES_MAX
+        && before == Some(b'"')
+        && line[from + length..].starts_with(b"\":")
+        && inside.iter().all(|byte| byte.is_ascii_lowercase() || *byte == b'_');
+    let number = before == Some(b'"')
+        && inside.starts_with(b":")
+        && length <= NAME_BYTES_MAX
+        && inside[1..].iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b',' | b' '));
+    name || number
+}
