@@ -63,7 +63,10 @@ fn a_stopped_worker_is_killed_with_a_line_that_names_what_it_held() {
     let requests = text(&hung, "requests");
     assert!(requests.starts_with("held-by-a-hung-worker chat ") && requests.contains("s stream"), "{requests}");
     let threads = text(&hung, "threads");
-    assert!(threads.contains("lane 1") && threads.contains("T epoll_wait: stopped, no stack"), "{threads}");
+    assert!(
+        threads.contains("lane 1") && threads.contains("T epoll_wait ") && threads.contains(": stopped, no stack"),
+        "{threads}"
+    );
     let died = server.expect("worker died");
     assert_eq!((text(&died, "by"), text(&died, "why")), ("us".into(), "its event loop did not turn".into()));
     assert!(text(&died, "requests").starts_with("held-by-a-hung-worker chat "), "{died}");
@@ -96,7 +99,7 @@ fn one_blocked_loop_of_two_is_enough_and_a_thread_that_does_not_die_keeps_no_pla
     let lane = threads.split("; ").find(|thread| thread.starts_with("lane 1 ")).unwrap();
     assert!(lane.ends_with(": left no stack"), "a frozen thread runs no handler: {threads}");
     let main = threads.split("; ").find(|thread| thread.starts_with("worker 0 ")).unwrap();
-    assert!(main.contains(": chatcorn+0x"), "the other one does: {threads}");
+    assert!(main.contains(" chatcorn+0x"), "the other one does: {threads}");
     // The kernel does not end a frozen thread: another worker comes all the same.
     server.expect("worker ready");
     freezer.write("freezer.state", "THAWED");
@@ -104,38 +107,50 @@ fn one_blocked_loop_of_two_is_enough_and_a_thread_that_does_not_die_keeps_no_pla
     assert!(server.text().contains("its event loop did not turn"), "{}", server.text());
 }
 
+/// A loop that waits for what never comes, as a native library may: the first thread of the process `block-PID` that
+/// waits for events does not come back.
+const BLOCKS: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+static int taken;
+
+int epoll_wait(int epoll, struct epoll_event *events, int most, int limit) {
+  int (*real)(int, struct epoll_event *, int, int) = dlsym(RTLD_NEXT, "epoll_wait");
+  char name[40];
+  snprintf(name, sizeof name, "block-%d", getpid());
+  if (access(name, F_OK) == 0 && __sync_bool_compare_and_swap(&taken, 0, 1))
+    for (;;)
+      poll(NULL, 0, -1);
+  return real(epoll, events, most, limit);
+}
+"#;
+
 #[test]
-fn a_loop_that_computes_for_too_long_leaves_its_stack() {
-    const BODY_BYTES: usize = 48 << 20;
-    let Some(cpu) = Group::make("cpu") else { return };
-    if cpu.unified {
-        return println!("not run: version 2 holds no single threads");
-    }
-    // A thousandth of a second of processor time in each tenth: what takes the loop half a second takes it most of a
-    // minute.
-    cpu.write("cpu.cfs_period_us", "100000");
-    cpu.write("cpu.cfs_quota_us", "1000");
-    let variables = [("WEB_CONCURRENCY", "1"), ("THREADS", "1"), ("HANG_TIMEOUT", "0.5"), ("LIMIT_BODY", "64MiB")];
-    let server = Server::start(&variables);
-    let worker = server.children("worker")[0];
-    let rss = || server.status()["workers"][0]["rss_bytes"].as_u64().unwrap() as usize;
-    let before = rss();
-    let message = format!(r#"{{"message":"{}"}}"#, r"\u0041\n".repeat(BODY_BYTES / 8));
-    let mut connection = server.connect();
-    let (all, last) = message.split_at(message.len() - 1);
-    let head = post_as("a-long-computation", "").replace("Length: 0", &format!("Length: {}", message.len()));
-    connection.send(head + all).unwrap();
-    until("the body to arrive", || rss() > before + BODY_BYTES - (4 << 20));
-    cpu.write("tasks", &worker.to_string());
-    connection.send(last).unwrap();
+fn a_blocked_loop_leaves_its_stack_and_the_requests_that_it_held() {
+    let build = "cc -shared -fPIC -o blocks.so blocks.c -ldl && LD_PRELOAD=./blocks.so exec \"$0\"";
+    let upstream = Upstream::start(Way::Held);
+    let variables = [("CHAT_UPSTREAM", upstream.url.as_str()), ("HANG_TIMEOUT", "1"), ("RATE_LIMIT_ENABLED", "false")];
+    let server = Server::spawn_under(&["sh", "-c", build], &variables, &[("blocks.c", BLOCKS)]).serving();
+    let _connection = waiting_chat(&server, &upstream, "held-by-a-blocked-loop");
+    let blocked = busy(&server);
+    std::fs::write(server.home.join(format!("block-{blocked}")), "").unwrap();
+    let began = Instant::now();
     let hung = server.expect("worker hung: killing it");
-    cpu.write("cpu.cfs_quota_us", "-1");
-    let requests = text(&hung, "requests");
-    assert!(requests.starts_with("a-long-computation chat ") && requests.ends_with(" work"), "{requests}");
+    // Half a second until the loop turns once more and blocks, the limit, a second between two looks.
+    assert!(began.elapsed() < Duration::from_millis(3500), "{:?}", began.elapsed());
+    assert!(text(&hung, "requests").starts_with("held-by-a-blocked-loop chat "), "{hung}");
     let threads = text(&hung, "threads");
-    let main = threads.split("; ").find(|thread| thread.starts_with("worker 0 ")).unwrap();
-    assert!(main.matches("chatcorn+0x").count() > 5, "{threads}");
+    let blocks = threads.split("; ").find(|thread| thread.contains(" S poll "));
+    let lane = blocks.unwrap_or_else(|| panic!("no thread waits as the library does: {threads}"));
+    assert!(lane.contains(" blocks.so+0x") && lane.matches("chatcorn+0x").count() > 3, "{lane}");
+    server.expect("worker died");
     server.expect("worker ready");
+    assert!(began.elapsed() < Duration::from_millis(4500), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -20,6 +20,9 @@ const NAMED_MAX: usize = 24;
 /// So much of a line is requests, and so much is threads: a log record holds 8 KiB.
 const REQUESTS_BYTES_MAX: usize = 2_400;
 const THREADS_BYTES_MAX: usize = 4_400;
+/// Addresses of a loop's stack, and of another thread's: what a loop is at is asked first.
+const FRAMES_OF_LOOP: usize = 32;
+const FRAMES_OF_OTHER: usize = 8;
 /// A kill for memory explains a death that is heard of so long after it.
 const KILL_EXPLAINS: Duration = Duration::from_secs(10);
 
@@ -193,6 +196,11 @@ impl Master {
     }
 }
 
+/// By the names that workers give them; the first loop is the process's own thread.
+fn is_loop(thread: &Thread) -> bool {
+    thread.name.starts_with("worker") || thread.name.starts_with("lane")
+}
+
 fn is_stopped(thread: &Thread) -> bool {
     matches!(thread.state, 'T' | 't')
 }
@@ -220,14 +228,16 @@ pub fn requests_shown(held: &[Held]) -> String {
 /// `addr2line -Cfe FILE OFFSET` turns into functions and lines.
 fn threads_shown(threads: &[Thread], stacks: &[Stack], modules: &[Module]) -> String {
     let mut text = String::new();
-    for thread in threads {
+    let (loops, others): (Vec<&Thread>, _) = threads.iter().partition(|thread| is_loop(thread));
+    for thread in loops.into_iter().chain(others) {
         let mut next = format!("{} {} {}", thread.name, thread.id, thread.state);
         let places = thread.call.iter().chain(&thread.waits_in);
         places.for_each(|place| next.push_str(&format!(" {place}")));
         match stacks.iter().find(|stack| stack.thread == thread.id as u64) {
             Some(stack) => {
                 next.push(':');
-                stack.addresses.iter().for_each(|address| next.push_str(&format!(" {}", place(*address, modules))));
+                let shown = stack.addresses.iter().take(if is_loop(thread) { FRAMES_OF_LOOP } else { FRAMES_OF_OTHER });
+                shown.for_each(|address| next.push_str(&format!(" {}", place(*address, modules))));
             }
             None if is_stopped(thread) => next.push_str(": stopped, no stack"),
             None => next.push_str(": left no stack"),

@@ -1,5 +1,7 @@
 //! The master's mind, driven by a pretended kernel.
 
+mod orders;
+
 use super::roster::{Kind, Life};
 use super::state::{Action, Event, Phase, Shape, State};
 use crate::sys::wait::How;
@@ -35,6 +37,12 @@ struct World {
     killed: Vec<(i32, Signal)>,
     reports: Vec<String>,
     loads: usize,
+    /// Of these loads.
+    unanswered: usize,
+    newest: u32,
+    /// Log processes that were told to go.
+    retired: Vec<i32>,
+    examined: Vec<u64>,
     finished: Option<i32>,
 }
 
@@ -49,6 +57,10 @@ impl World {
             killed: Vec::new(),
             reports: Vec::new(),
             loads: 0,
+            unanswered: 0,
+            newest: 0,
+            retired: Vec::new(),
+            examined: Vec::new(),
             finished: None,
         }
     }
@@ -75,7 +87,9 @@ impl World {
                 assert!(self.alive.contains_key(&pid), "a signal to a stranger");
                 self.killed.push((pid, signal));
             }
-            Action::Load => self.loads += 1,
+            Action::Load => (self.loads, self.unanswered) = (self.loads + 1, self.unanswered + 1),
+            Action::RetireLog => self.retired.extend(self.pids(Kind::Log)),
+            Action::Examine(id) => self.examined.push(id),
             Action::Report(report) => self.reports.push(format!("{report:?}")),
             Action::Finish(code) => self.finished = Some(code),
             _ => {}
@@ -216,6 +230,8 @@ fn a_silent_worker_is_killed_and_named() {
     let mut world = World::booted(2);
     let (id, _) = world.state.watched().next().unwrap();
     world.on(Event::Silent(id, Duration::from_secs(31)));
+    world.now += MS * 150;
+    world.on(Event::Tick);
     assert!(world.reported("Hung"));
     assert_eq!(world.killed.len(), 1);
 }
@@ -226,6 +242,8 @@ fn a_worker_that_hangs_while_it_drains_is_not_waited_for() {
     world.on(Event::Fewer);
     let drained = world.state.watched().find(|(id, _)| !matches!(world.state.child(*id).unwrap().life, Life::Ready));
     world.on(Event::Silent(drained.unwrap().0, Duration::from_secs(31)));
+    world.now += MS * 150;
+    world.on(Event::Tick);
     assert!(world.reported("Hung"));
     assert_eq!(world.killed.len(), 1);
 }

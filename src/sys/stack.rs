@@ -21,8 +21,8 @@ pub const RECORDS_AT: usize = 8;
 pub const RECORD_WORDS: usize = FRAMES_MAX + 2;
 /// Words of the whole buffer.
 pub const WORDS: usize = RECORDS_AT + THREADS_MAX * RECORD_WORDS;
-/// The handler itself, and the kernel's way into it, stand before the address that was interrupted.
-const OWN_FRAMES: usize = 2;
+/// [`addresses`], the handler and the kernel's way into it stand before the address that was interrupted.
+const OWN_FRAMES: usize = 3;
 
 /// Ignored where nobody handles it, so that a process which is not ready for it goes on.
 const ASKED_BY: Signal = Signal::SIGURG;
@@ -54,6 +54,7 @@ pub fn ask(pid: i32, thread: i32) -> bool {
     pid > 1 && unsafe { libc::syscall(libc::SYS_tgkill, pid, thread, ASKED_BY as libc::c_int) } == 0
 }
 
+#[inline(never)]
 fn addresses(frames: &mut [*mut libc::c_void]) -> usize {
     // SAFETY: the buffer is as long as is said. After a first call outside of a handler it neither allocates nor loads,
     // and finds unwind tables without a lock (glibc 2.35); an older one may wait for a lock of the loader, in a process
