@@ -226,7 +226,7 @@ fn migrate(sources: &Sources) -> ExitCode {
     let Some(plan) = loaded(sources) else { return ExitCode::from(EXIT_CONFIG) };
     match chat::store::migrate(&plan.master.worker.store) {
         Ok(version) => {
-            println!("{}: schema {version}", plan.master.worker.store.path.display());
+            println!("{}: schema {version}", plan.master.worker.store.place);
             ExitCode::SUCCESS
         }
         Err(error) => failed(error, 1),

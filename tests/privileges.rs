@@ -92,3 +92,37 @@ fn a_worker_may_open_as_many_files_as_its_connections_need() {
         event["message"].as_str().is_some_and(|text| text.contains("needs 9256 descriptors, and at most 4096"))
     });
 }
+
+/// As a container's runtime starts it: PID 1, nobody, nothing to gain, and nothing to write but its volume.
+const CONTAINER: &str = "cp \"$0\" ./chatcorn && chown -R 65534:65534 . && mount --bind . . && mount -o remount,bind,ro / \
+                         && cd \"$PWD\" && TMPDIR=$PWD exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs \
+                         --bounding-set=-all ./chatcorn";
+
+#[test]
+fn as_pid_1_of_nobody_on_a_read_only_root_it_serves_reloads_and_stops() {
+    if !Uid::effective().is_root() {
+        println!("not run: only root makes a container");
+        return;
+    }
+    let wrapper = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", CONTAINER];
+    let mut server = Server::spawn_under(&wrapper, &[("RATE_LIMIT_ENABLED", "false")], &[]).serving();
+    let init = server.pid();
+    assert!(status_of(init, "NSpid").ends_with("\t1"), "{}", status_of(init, "NSpid"));
+    assert!(status_of(init, "Uid").starts_with("65534"));
+    let inside = |command: &[&str]| {
+        let target = init.to_string();
+        let enter = ["-t", &target, "-p", "-m", "-S", "65534", "-G", "65534", "--wd"];
+        let mut nsenter = std::process::Command::new("nsenter");
+        nsenter.env_clear().env("BIND", &server.address).env("PATH", "/usr/bin:/bin");
+        nsenter.env("CONTROL_SOCKET", server.home.join("control.sock")).args(enter).args(command).output().unwrap()
+    };
+    assert!(!inside(&["touch", "/tmp/chatcorn-read-only"]).status.success(), "the root can be written");
+    for command in ["healthcheck", "reload", "upgrade"] {
+        let done = inside(&["./chatcorn", command]);
+        assert!(done.status.success(), "{command}: {done:?}\n{}", server.text());
+    }
+    assert_eq!((server.pid(), server.connect().get("/healthz").unwrap().status), (init, 200));
+    assert!(!server.text().contains("not confined"), "{}", server.text());
+    kill(Pid::from_raw(init), Signal::SIGTERM).unwrap();
+    assert_eq!(server.wait().code(), Some(0), "{}", server.text());
+}

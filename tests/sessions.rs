@@ -1,6 +1,6 @@
 //! What a broken session store does to a server: chat says when to come back, everything else serves on.
 
-use crate::support::{Answer, Server, Upstream, Way, until};
+use crate::support::{Answer, Connection, Server, Upstream, Way, until};
 use std::time::{Duration, Instant};
 
 const HELLO: &str = r#"{"message":"hello","session_id":"s1"}"#;
@@ -15,9 +15,13 @@ fn chat(server: &Server) -> Answer {
 
 /// Chat is refused as it should be, and nothing else is.
 fn only_chat_is_refused(server: &Server, upstream: &Upstream) {
+    only_chat_is_refused_for(server, upstream, HELLO);
+}
+
+fn only_chat_is_refused_for(server: &Server, upstream: &Upstream, body: &str) {
     upstream.requests.try_iter().for_each(drop);
     let begun = Instant::now();
-    let answer = chat(server);
+    let answer = server.connect().post("/api/chat", body).unwrap();
     assert_eq!((answer.status, answer.json()["error"].as_str()), (503, Some("not_ready")), "{answer:?}");
     assert!(answer.header("retry-after").is_some());
     assert!(begun.elapsed() < Duration::from_millis(2500), "refused after {:?}", begun.elapsed());
@@ -74,6 +78,86 @@ fn a_garbled_database_is_a_503_and_is_named() {
 }
 
 #[test]
+fn a_full_disk_is_a_503_and_then_chat_goes_on() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return eprintln!("skipped: a file system of its own needs root");
+    }
+    let mount = "mkdir -m 700 s && mount -t tmpfs -o size=512k,mode=700 none s && exec \"$0\" \"$@\"";
+    let probe = std::process::Command::new("unshare").args(["-m", "sh", "-c", "mount -t tmpfs none /mnt"]).output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        return eprintln!("skipped: no mount is allowed here");
+    }
+    let upstream = Upstream::start(Way::Instant);
+    let variables =
+        [("CHAT_UPSTREAM", &*upstream.url), ("DATABASE_URL", "sqlite:s/c.db"), ("RATE_LIMIT_ENABLED", "false")];
+    let server = Server::spawn_under(&["unshare", "-m", "sh", "-c", mount], &variables, &[]).serving();
+    let inside = std::path::Path::new("/proc").join(server.pid().to_string()).join("root");
+    let filler = inside.join(server.home.strip_prefix("/").unwrap()).join("s/filler");
+    assert_eq!(chat(&server).status, 200);
+    assert!(std::fs::write(&filler, vec![b'x'; 1 << 20]).is_err(), "the disk is not full");
+    let long = serde_json::json!({"message": "x".repeat(9000), "session_id": "s1"}).to_string();
+    until("a refusal", || server.connect().post("/api/chat", &long).unwrap().status == 503);
+    only_chat_is_refused_for(&server, &upstream, &long);
+    std::fs::remove_file(&filler).unwrap();
+    until("chat again", || chat(&server).status == 200);
+    assert_eq!(server.connect().post("/api/chat", &long).unwrap().status, 200);
+}
+
+#[test]
+fn a_database_locked_for_ten_seconds_refuses_each_chat_in_time() {
+    let upstream = Upstream::start(Way::Instant);
+    let server = start(&upstream);
+    let limit = Duration::from_secs(if std::env::var_os("CHATCORN_TEST_LONG").is_some() { 10 } else { 3 });
+    let other = rusqlite::Connection::open(server.home.join("c.db")).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < limit {
+        only_chat_is_refused(&server, &upstream);
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    until("chat after the lock", || chat(&server).status == 200);
+}
+
+/// Kills of one worker after the other while four clients write; none in the middle of a start.
+#[test]
+fn turns_that_four_writers_were_answered_outlive_a_hundred_kills() {
+    let upstream = Upstream::start(Way::Instant);
+    let server = start(&upstream);
+    let kills = if std::env::var_os("CHATCORN_TEST_LONG").is_some() { 100 } else { 6 };
+    let (answered, ended) = (std::sync::Mutex::new(Vec::new()), std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let (address, answered, ended) = (server.address.as_str(), &answered, &ended);
+            scope.spawn(move || {
+                for number in 0.. {
+                    if ended.load(std::sync::atomic::Ordering::Relaxed) {
+                        return;
+                    }
+                    let message = format!("turn {writer}.{number}");
+                    let body = serde_json::json!({"message": message, "session_id": format!("w{writer}")}).to_string();
+                    let answer = Connection::try_open(address).and_then(|mut open| open.post("/api/chat", &body));
+                    if answer.is_ok_and(|answer| answer.status == 200) {
+                        answered.lock().unwrap().push(message);
+                    }
+                }
+            });
+        }
+        for number in 0..kills {
+            let (before, workers) = (answered.lock().unwrap().len(), server.children("worker"));
+            if let Some(worker) = workers.get(number % 4) {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*worker), nix::sys::signal::Signal::SIGKILL);
+            }
+            until("more answers", || answered.lock().unwrap().len() > before + 3);
+        }
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let kept: std::collections::BTreeSet<(String, String)> = turns(&server).into_iter().collect();
+    for message in answered.into_inner().unwrap() {
+        assert!(kept.contains(&(message.clone(), "complete".to_owned())), "{message} is lost");
+    }
+}
+
+#[test]
 fn turns_that_were_answered_are_kept_when_workers_are_killed() {
     let upstream = Upstream::start(Way::Instant);
     let server = start(&upstream);
@@ -92,7 +176,7 @@ fn turns_that_were_answered_are_kept_when_workers_are_killed() {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
         until("a worker again", || {
-            crate::support::Connection::try_open(&server.address).and_then(|mut open| open.get("/healthz")).is_ok()
+            Connection::try_open(&server.address).and_then(|mut open| open.get("/healthz")).is_ok()
         });
     }
     assert!(answered.len() > 25, "only {} were answered", answered.len());

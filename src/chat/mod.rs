@@ -48,9 +48,9 @@ pub struct Plan {
     pub tokens_max: u32,
     /// 0 to 2.
     pub temperature: f32,
-    /// Characters of context that are sent at most: about the engine's context, so that old turns are left out before
-    /// the model refuses the conversation.
-    pub context_chars_max: usize,
+    /// Tokens of a conversation that are sent at most, by [`session::tokens_of`]. Our own engine counts exactly and
+    /// leaves out what does not fit: it gets more than that can be.
+    pub context_tokens_max: usize,
 }
 
 /// The chat of one runtime thread; the store behind it is the worker's.
@@ -98,15 +98,15 @@ impl Chat {
         }
     }
 
-    /// Characters are a guess at tokens: when the model finds a conversation with old turns too long, half of them
-    /// stay away, until only the message is left.
+    /// The oldest turns stay away: our own engine counts exactly, elsewhere tokens are a guess. When a model finds a
+    /// conversation with old turns too long all the same, half of them stay away, until only the message is left.
     async fn ask_model(&self, ask: &Ask, turn: &turn::Opening, call: &Call) -> Result<upstream::Stream, Error> {
-        let mut chars_max = self.plan.context_chars_max;
+        let mut tokens_max = self.plan.context_tokens_max;
         loop {
-            let request = self.request(ask, turn.mode(), turn.stored(), chars_max);
+            let request = self.request(ask, turn.mode(), turn.stored(), tokens_max);
             let turns = request.messages.len();
             match self.upstream.open(&request, call).await {
-                Err(Error::ContextLength(_)) if turns > 2 && ask.history.is_none() => chars_max /= 2,
+                Err(Error::ContextLength(_)) if turns > 2 && tokens_max > 0 => tokens_max /= 2,
                 opened => return opened,
             }
         }
@@ -195,13 +195,12 @@ impl Chat {
         }
     }
 
-    /// Deletes sessions that were idle for too long; a bounded number at once.
+    /// Deletes sessions that were idle for too long, a bounded number at once; true when there may be more.
     ///
     /// # Errors
     /// The store's.
-    pub async fn purge(&self) -> Result<(), Error> {
-        self.store.purge().await?;
-        Ok(())
+    pub async fn purge(&self) -> Result<bool, Error> {
+        Ok(self.store.purge().await? as i64 >= store::PURGE_MAX)
     }
 
     /// True when a session could be stored now.
@@ -209,16 +208,16 @@ impl Chat {
         self.store.health().await.is_ok()
     }
 
-    fn request(&self, ask: &Ask, mode: Mode, stored: &[store::StoredTurn], chars_max: usize) -> wire::Request {
+    fn request(&self, ask: &Ask, mode: Mode, stored: &[store::StoredTurn], tokens_max: usize) -> wire::Request {
         let messages = session::context(session::Context {
             mode,
             stored,
             history: ask.history.as_deref(),
             system_prompt: self.plan.system_prompt.as_deref(),
             message: &ask.message,
-            chars_max,
+            tokens_max,
         });
-        self.base_request(messages)
+        wire::Request { chatcorn_trim: self.plan.engine, ..self.base_request(messages) }
     }
 
     fn base_request(&self, messages: Vec<Message>) -> wire::Request {

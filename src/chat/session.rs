@@ -11,6 +11,8 @@ use std::str::FromStr;
 pub const ID_CHARS_MAX: usize = 128;
 /// Most stored turns that one request reads or shows.
 pub const TURNS_MAX: usize = 100;
+/// Most bytes of stored turns that one request reads or shows: what a context of 128k tokens holds of plain text.
+pub const TURNS_BYTES_MAX: usize = 512 << 10;
 
 /// Whether stored turns are context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,8 +147,18 @@ pub struct Context<'a> {
     pub system_prompt: Option<&'a str>,
     /// The user's message; it is never left out.
     pub message: &'a str,
-    /// Characters of turns that fit.
-    pub chars_max: usize,
+    /// Tokens that all of it may have, by [`tokens_of`].
+    pub tokens_max: usize,
+}
+
+/// Bytes that are taken for a token: a little fewer than English has (4 to 5) and as many as a Chinese character's.
+const TOKEN_BYTES: usize = 3;
+/// Tokens that a message costs beside its text.
+const MESSAGE_TOKENS: usize = 4;
+
+/// About how many tokens a message has, rather too many than too few; only a model's own vocabulary knows.
+pub fn tokens_of(text: &str) -> usize {
+    text.len().div_ceil(TOKEN_BYTES) + MESSAGE_TOKENS
 }
 
 /// The conversation to send: instructions, the newest turns that fit, the message.
@@ -158,11 +170,12 @@ pub fn context(from: Context<'_>) -> Vec<Message> {
             from.stored.iter().map(|turn| (turn.user.as_str(), turn.assistant.as_str())).collect()
         }
     };
-    let mut left = from.chars_max.saturating_sub(from.message.chars().count());
+    let always = tokens_of(from.message) + from.system_prompt.map_or(0, tokens_of);
+    let mut left = from.tokens_max.saturating_sub(always);
     let fits = |turn: &&(&str, &str)| {
-        let chars = turn.0.chars().count() + turn.1.chars().count();
-        let fits = chars <= left;
-        left = left.saturating_sub(chars);
+        let tokens = tokens_of(turn.0) + tokens_of(turn.1);
+        let fits = tokens <= left;
+        left = left.saturating_sub(tokens);
         fits
     };
     let mut kept: Vec<&(&str, &str)> = turns.iter().rev().take(TURNS_MAX).take_while(fits).collect();
@@ -196,15 +209,15 @@ mod tests {
             history: None,
             system_prompt: Some("S"),
             message: "m",
-            chars_max: 100,
+            tokens_max: 100,
         };
         assert_eq!(texts(base), "S|a|b|c|d|m");
         assert_eq!(texts(Context { mode: Mode::Fresh, ..base }), "S|m");
         let given = [("x".to_owned(), "y".to_owned())];
         assert_eq!(texts(Context { mode: Mode::Fresh, history: Some(&given), ..base }), "S|x|y|m");
         assert_eq!(texts(Context { history: Some(&[]), system_prompt: None, ..base }), "m");
-        assert_eq!(texts(Context { chars_max: 3, ..base }), "S|c|d|m", "the oldest is left out");
-        assert_eq!(texts(Context { chars_max: 0, ..base }), "S|m");
+        assert_eq!(texts(Context { tokens_max: 22, ..base }), "S|c|d|m", "the oldest is left out");
+        assert_eq!(texts(Context { tokens_max: 0, ..base }), "S|m");
     }
 
     #[test]
@@ -230,19 +243,19 @@ mod tests {
     proptest! {
         #[test]
         fn the_message_is_last_and_roles_alternate(
-            turns in proptest::collection::vec((".{0,9}", ".{0,9}"), 0..130), chars_max in 0usize..400, message in ".{1,20}",
+            turns in proptest::collection::vec((".{0,9}", ".{0,9}"), 0..130), tokens_max in 0usize..400, message in ".{1,20}",
         ) {
             let stored: Vec<StoredTurn> = turns.iter().map(|(user, assistant)| turn(user, assistant)).collect();
             let made = context(Context {
-                mode: Mode::Relevant, stored: &stored, history: None, system_prompt: None, message: &message, chars_max,
+                mode: Mode::Relevant, stored: &stored, history: None, system_prompt: None, message: &message, tokens_max,
             });
             prop_assert_eq!(made.last().map(Message::text), Some(message.clone()));
             prop_assert!(made.len() <= 2 * TURNS_MAX + 1);
             for (at, one) in made.iter().enumerate() {
                 prop_assert_eq!(one.role, if at % 2 == 0 { Role::User } else { Role::Assistant });
             }
-            let chars: usize = made[..made.len() - 1].iter().map(|one| one.text().chars().count()).sum();
-            prop_assert!(chars <= chars_max);
+            let tokens: usize = made.iter().map(|one| tokens_of(&one.text())).sum();
+            prop_assert!(tokens <= tokens_max || made.len() == 1);
         }
     }
 }

@@ -40,6 +40,9 @@ pub struct Request {
     /// Answers asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n: Option<u32>,
+    /// Our own engine's word, which `/api/chat` gives it: leave out the oldest turns that do not fit its context.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub chatcorn_trim: bool,
 }
 
 impl Request {

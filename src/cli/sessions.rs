@@ -17,7 +17,7 @@ const SHOWN_CHARS: usize = 6;
 /// # Errors
 /// A sentence: no store, no such session, nobody reads.
 pub fn run(wish: Sessions, plan: &Plan, out: &mut impl Write) -> Result<(), String> {
-    let store = admin::Admin::open(plan).map_err(|error| format!("{}: {error}", plan.path.display()))?;
+    let store = admin::Admin::open(plan).map_err(|error| format!("{}: {error}", plan.place))?;
     match wish {
         Sessions::List => list(&store, out),
         Sessions::Show(number) => show(&store, number, out),

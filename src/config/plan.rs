@@ -4,6 +4,7 @@ use super::listen::addresses;
 use super::problem::Problems;
 use super::raw::Raw;
 use super::values::Values;
+use crate::chat::store;
 use crate::chat::upstream::connector::Place;
 use crate::chat::upstream::{Limits, TARGETS_MAX, Target};
 use crate::limit::{self, Trusted};
@@ -21,10 +22,8 @@ use ::http as http_types;
 
 /// `huggingface` stands for this router's address; its token is `HF_TOKEN`.
 const HUGGING_FACE: &str = "https://router.huggingface.co/v1";
-/// Characters that a token of the context stands for, at least in English; `chat` sends less when it is not so.
-const CHARS_PER_TOKEN: u64 = 4;
-/// An upstream's context is not known; its own refusal says when it is full.
-const UPSTREAM_CONTEXT_CHARS: usize = 100_000;
+/// Estimated tokens for one of the engine's: it counts itself, and gets all that could fit.
+const ENGINE_ESTIMATE: u64 = 4;
 
 /// Everything that `serve` needs.
 pub struct Plan {
@@ -352,9 +351,10 @@ fn chat_plan(
     socket: &[u8],
 ) -> chat::Plan {
     let tokens_max = values.count("max_tokens");
-    let context_chars_max = engine.map_or(UPSTREAM_CONTEXT_CHARS, |engine| {
-        (u64::from(engine.context).saturating_sub(tokens_max) * CHARS_PER_TOKEN) as usize
-    });
+    let context_tokens_max = match engine {
+        Some(engine) => u64::from(engine.context) * ENGINE_ESTIMATE,
+        None => values.count("upstream_context").saturating_sub(tokens_max),
+    };
     let targets = match engine {
         Some(_) => vec![Target {
             place: Place::Unix(abstract_path(socket)),
@@ -377,7 +377,7 @@ fn chat_plan(
         system_prompt: values.text("system_prompt"),
         tokens_max: tokens_max as u32,
         temperature: values.decimal("temperature") as f32,
-        context_chars_max,
+        context_tokens_max: context_tokens_max as usize,
     }
 }
 
@@ -392,24 +392,38 @@ pub fn abstract_name(socket: &socket2::Socket) -> Option<Vec<u8>> {
     socket.local_addr().ok()?.as_abstract_namespace().map(<[u8]>::to_vec)
 }
 
-fn store(values: &mut Values<'_>) -> chat::store::Plan {
+fn store(values: &mut Values<'_>) -> store::Plan {
     let state = values.raw.variable("STATE_DIRECTORY").map(PathBuf::from);
     let default = || state.unwrap_or_else(|| PathBuf::from("data")).join("chatcorn.db");
-    let path = match values.text("database_url").filter(|url| !url.is_empty()) {
-        None => default(),
-        Some(url) => match url.strip_prefix("sqlite:") {
-            Some(path) if !path.trim_start_matches("//").is_empty() => {
-                PathBuf::from(path.strip_prefix("//").unwrap_or(path))
-            }
-            _ => {
-                let source = values.source("database_url");
-                values.problems.error(&source, "write sqlite:/path/to/file (PostgreSQL is not built yet)");
-                PathBuf::new()
-            }
-        },
+    let place = match values.text("database_url").filter(|url| !url.is_empty()) {
+        None => Ok(store::Place::File(default())),
+        Some(url) => database(&url),
     };
+    let place = place.unwrap_or_else(|reason| {
+        let source = values.source("database_url");
+        values.problems.error(&source, reason);
+        store::Place::File(PathBuf::new())
+    });
+    if let store::Place::Server(target) = &place
+        && let Some(advice) = target.advice
+    {
+        values.problems.advice(format!("DATABASE_URL: {advice}"));
+    }
     let days = values.count("session_ttl_days");
-    chat::store::Plan { path, ttl: Duration::from_secs(days * 86_400) }
+    store::Plan { place, ttl: Duration::from_secs(days * 86_400) }
+}
+
+fn database(url: &str) -> Result<store::Place, String> {
+    if store::postgres::is_url(url) {
+        let target = url.parse().map_err(|reason: String| format!("DATABASE_URL: {reason}"))?;
+        return Ok(store::Place::Server(Box::new(target)));
+    }
+    match url.strip_prefix("sqlite:") {
+        Some(path) if !path.trim_start_matches("//").is_empty() => {
+            Ok(store::Place::File(PathBuf::from(path.strip_prefix("//").unwrap_or(path))))
+        }
+        _ => Err("DATABASE_URL: write sqlite:/path/to/file or postgres://user@host/database".to_owned()),
+    }
 }
 
 pub(super) fn logs(values: &mut Values<'_>) -> log::Plan {

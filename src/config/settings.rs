@@ -157,7 +157,8 @@ pub const SETTINGS: &[Setting] = &[
     one(CHAT, "upstream_connect_timeout", "UPSTREAM_CONNECT_TIMEOUT", "upstream-connect-timeout", Seconds(0.05, DAY_S), "5", "seconds to connect to the upstream"),
     one(CHAT, "upstream_first_token_timeout", "UPSTREAM_FIRST_TOKEN_TIMEOUT", "upstream-first-token-timeout", Seconds(0.05, DAY_S), "60", "seconds until the first token"),
     one(CHAT, "upstream_idle_timeout", "UPSTREAM_IDLE_TIMEOUT", "upstream-idle-timeout", Seconds(0.05, DAY_S), "30", "seconds between two tokens"),
-    one(CHAT, "database_url", "DATABASE_URL", "", Url, "", "sqlite:/path; default: chatcorn.db below $STATE_DIRECTORY or ./data"),
+    one(CHAT, "upstream_context", "UPSTREAM_CONTEXT", "upstream-context", Count(256, 100_000_000), "32768", "tokens of context of the upstream's model; older turns are left out by an estimate of 3 bytes a token"),
+    one(CHAT, "database_url", "DATABASE_URL", "", Url, "", "sqlite:/path or postgres://user:password@host/database?sslmode=…; default: chatcorn.db below $STATE_DIRECTORY or ./data"),
     one(CHAT, "session_ttl_days", "SESSION_TTL_DAYS", "session-ttl-days", Count(1, 36_500), "30", "days that an idle session is kept"),
 
     one(PROCESS, "omp_num_threads", "OMP_NUM_THREADS", "", ThreadCount, "4", "compute threads, 1 to 8; anything else becomes 4"),

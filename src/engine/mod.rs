@@ -16,6 +16,7 @@ pub mod pace;
 pub mod sample;
 pub mod slot;
 pub mod text;
+pub mod trim;
 pub mod walls;
 
 #[cfg(feature = "engine")]

@@ -207,6 +207,34 @@ fn the_next_turn_is_not_evaluated_again() {
 }
 
 #[test]
+fn the_oldest_turns_are_left_out_by_tokens_and_never_the_instructions() {
+    let Some((vocabulary, prompts)) = prompts() else { return };
+    let shown = |turns: usize, trim: bool| {
+        let mut messages = vec![Message::new(Role::System, "You are the keeper of the lighthouse.")];
+        for turn in 0..turns {
+            messages.push(Message::new(Role::User, format!("question{turn} {}", "é😀 漢字 word ".repeat(9))));
+            messages.push(Message::new(Role::Assistant, format!("answer{turn}. {}", "plain words ".repeat(9))));
+        }
+        messages.push(Message::new(Role::User, "the last question"));
+        let prepared = prompts.prepare(&Request { chatcorn_trim: trim, ..greedy(messages, 256) });
+        prepared.map(|prompt| (prompt.tokens.len(), vocabulary.text(&prompt.tokens), prompt.tokens_max))
+    };
+    assert!(shown(60, false).is_err());
+    assert_eq!(shown(3, true).unwrap().1, shown(3, false).unwrap().1);
+    let mut beginnings = std::collections::BTreeSet::new();
+    for turns in 30..60 {
+        let (tokens, text, reply) = shown(turns, true).unwrap();
+        assert!((1000..=2048 - 256).contains(&tokens) && reply == 256, "{turns}: {tokens}, {reply}");
+        assert!(text.contains("keeper of the lighthouse") && text.contains("the last question"));
+        assert!(text.contains(&format!("answer{}.", turns - 1)) && !text.contains("question0 "));
+        let first = (0..turns).find(|turn| text.contains(&format!("question{turn} "))).unwrap();
+        assert!(!text.contains(&format!("answer{}.", first.saturating_sub(1))) || first == 0, "turns go as pairs");
+        beginnings.insert(first);
+    }
+    assert!(beginnings.len() < 15, "the beginning moves seldom: {beginnings:?}");
+}
+
+#[test]
 fn stop_texts_and_seeds_are_obeyed() {
     let Some(settings) = settings() else { return };
     let served = Served::start("ways", settings);

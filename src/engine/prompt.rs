@@ -5,7 +5,8 @@ use super::sample::Sampler;
 use super::slot::Token;
 use super::template::{Piece, Template};
 use super::text::{Holdback, STOP_BYTES_MAX, STOPS_MAX};
-use crate::chat::wire::{Content, ErrorBody, Request};
+use super::trim;
+use crate::chat::wire::{Content, ErrorBody, Message, Request};
 
 /// OpenAI's default.
 const TEMPERATURE: f32 = 1.0;
@@ -60,19 +61,37 @@ impl Prompts {
             Some(tokens) => tokens as usize,
             None => usize::MAX,
         };
-        let tokens = self.tokens(request)?;
+        let tokens = match request.chatcorn_trim {
+            true => self.tokens(&self.trimmed(request, limit))?,
+            false => self.tokens(&request.messages)?,
+        };
         let tokens_max = limit.min(self.context - tokens.len());
         Ok(Prompt { tokens, tokens_max, sampler, text })
     }
 
-    fn tokens(&self, request: &Request) -> Result<Vec<Token>, ErrorBody> {
-        check_messages(request)?;
-        let bytes: usize = request.messages.iter().map(|message| message.text().len()).sum();
+    /// Without the oldest turns that do not fit beside a reply of `limit` tokens, or of half the context.
+    fn trimmed(&self, request: &Request, limit: usize) -> Vec<Message> {
+        let messages = &request.messages;
+        let (turns, room) = (trim::turns(messages), self.context - limit.min(self.context / 2));
+        let without =
+            |out: usize| -> Vec<Message> { [&messages[..turns.start], &messages[turns.start + out..]].concat() };
+        let bytes: Vec<usize> = messages[turns.clone()].iter().map(|message| message.text().len()).collect();
+        // What cannot be rendered is refused later, with its reason.
+        let count = |out: usize| {
+            let rendered = self.template.render(&without(out), random().unwrap_or_default());
+            rendered.map_or(0, |pieces| self.tokenise(&pieces).len())
+        };
+        without(trim::left_out(&bytes, room, count))
+    }
+
+    fn tokens(&self, messages: &[Message]) -> Result<Vec<Token>, ErrorBody> {
+        check_messages(messages)?;
+        let bytes: usize = messages.iter().map(|message| message.text().len()).sum();
         if bytes / self.token_bytes_max >= self.context {
             return Err(self.too_long(bytes / self.token_bytes_max));
         }
         let nonce = random().ok_or_else(|| ErrorBody::new("server_error", "internal_error", "Try again."))?;
-        let pieces = self.template.render(&request.messages, nonce).map_err(|reason| wrong("messages", &reason))?;
+        let pieces = self.template.render(messages, nonce).map_err(|reason| wrong("messages", &reason))?;
         let tokens = self.tokenise(&pieces);
         match tokens.len() {
             0 => Err(wrong("messages", "the model's chat template makes nothing of these messages")),
@@ -105,11 +124,11 @@ impl Prompts {
     }
 }
 
-fn check_messages(request: &Request) -> Result<(), ErrorBody> {
-    if request.messages.is_empty() {
+fn check_messages(messages: &[Message]) -> Result<(), ErrorBody> {
+    if messages.is_empty() {
         return Err(wrong("messages", "messages must have at least one message"));
     }
-    let parts = request.messages.iter().filter_map(|message| match &message.content {
+    let parts = messages.iter().filter_map(|message| match &message.content {
         Some(Content::Parts(parts)) => Some(parts),
         _ => None,
     });

@@ -138,12 +138,15 @@ pub(super) fn word(outcome: Outcome) -> &'static str {
 }
 
 pub(super) fn admit(verdict: &Verdict, client: Peer) -> Result<(), Fault> {
-    let limit = || verdict.violated().collect::<Vec<_>>().join(", ");
     match verdict.outcome {
         Outcome::Exempt | Outcome::Admitted | Outcome::WouldRefuse => Ok(()),
         Outcome::Unavailable => Err(Fault::new(Code::NotReady, "Requests cannot be counted now. Try again shortly.")),
         Outcome::Refused => {
-            let limit = limit();
+            let mut limit = String::new();
+            for name in verdict.violated() {
+                limit.push_str(if limit.is_empty() { "" } else { ", " });
+                limit.push_str(name);
+            }
             log::security(Security::RateLimited, address(client), &[("limit", &limit)]);
             Err(Fault::rate_limited(limit, verdict.retry_after_s().unwrap_or(1)))
         }

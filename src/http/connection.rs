@@ -1,19 +1,24 @@
 //! One connection's life: requests one after the other until it is idle for too long, broken, or the worker leaves.
 //!
+//! ```text
+//! accepted ─▶ hyper answers ──(idle for a second)──▶ rests: the filter alone waits for more ──▶ hyper answers …
+//! ```
 //! No timer belongs to a connection: its ledger tells what it waits for, and the lane's [`Connections::sweep`] ends
-//! those that are overdue.
+//! those that are overdue and lays to rest those that are idle. hyper holds two buffers of 8 KiB for each connection.
 
 use super::App;
 use super::strict::{Ledger, Strict, Times};
 use crate::limit::Peer;
 use crate::listener::Purpose;
 use crate::sys::clock;
+use hyper::rt::Write;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The connections of one lane, so that one sweep a second can look at all of them.
@@ -77,10 +82,43 @@ impl Drop for Entry<'_> {
     }
 }
 
-/// Serves one connection to its end.
+/// Serves one connection to its end. While it is idle for longer than a moment, nothing of hyper's is held for it.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(app: Arc<App>, peer: (Peer, Purpose), stream: S) {
     let (number, ledger) = app.connections.enter();
     let _entry = Entry { connections: &app.connections, number };
+    let mut stream = Strict::new(stream, app.plan.head, ledger.clone());
+    // A task keeps its waker, so once is enough.
+    poll_fn(|cx| {
+        app.connections.wake_by(number, cx.waker());
+        Poll::Ready(())
+    })
+    .await;
+    while let Some(resting) = answer(&app, peer, &ledger, stream).await {
+        stream = resting;
+        let more = poll_fn(|cx| match app.leaving.shutting() {
+            true => Poll::Ready(Ok(false)),
+            false => stream.poll_more(cx),
+        });
+        let more = more.await;
+        ledger.rest_ends();
+        match more {
+            Ok(true) => {}
+            Ok(false) => {
+                let _ = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
+                return;
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// Answers requests until the connection rests (then it is given back) or has ended.
+async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    app: &Arc<App>,
+    peer: (Peer, Purpose),
+    ledger: &Arc<Ledger>,
+    stream: Strict<S>,
+) -> Option<Strict<S>> {
     let service = service_fn(|request| {
         let (app, ledger) = (app.clone(), ledger.clone());
         async move { app.serve(peer, ledger, request).await }
@@ -90,22 +128,27 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(app: Arc<App>, peer
         // The filter counts fields and bytes before hyper sees them, so hyper's own limits only have to be wider.
         .max_buf_size(limits.head_bytes_max * 2)
         .max_headers(limits.fields_max + 1)
-        .serve_connection(Strict::new(stream, limits, ledger.clone()), service);
-    let mut connection = std::pin::pin!(connection);
-    let (mut known, mut shut) = (false, false);
+        .serve_connection(stream, service);
+    // Of its own, so that it is gone while the connection rests.
+    let mut connection = Box::new(connection);
+    let mut shut = false;
     // An error here is the peer's doing (it left, or sent what is no HTTP) and has its access line where there was
     // a request.
-    let _ = poll_fn(|cx| {
-        if !known {
-            // A task keeps its waker, so once is enough.
-            known = true;
-            app.connections.wake_by(number, cx.waker());
-        }
-        if app.leaving.shutting() && !shut {
+    let ended = poll_fn(|cx| {
+        let rests = !shut && ledger.rests();
+        if (rests || app.leaving.shutting()) && !shut {
             shut = true;
-            connection.as_mut().graceful_shutdown();
+            Pin::new(&mut *connection).graceful_shutdown();
         }
-        connection.as_mut().poll(cx)
+        let ended = Pin::new(&mut *connection).poll(cx);
+        if rests && ended.is_pending() {
+            // It was not idle after all: it ends with its next answer, and then really.
+            ledger.rest_ends();
+        }
+        ended
     })
     .await;
+    let rests = ended.is_ok() && ledger.at_rest();
+    let parts = rests.then(|| connection.into_parts())?;
+    parts.read_buf.is_empty().then_some(parts.io)
 }

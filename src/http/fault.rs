@@ -6,6 +6,7 @@ use crate::chat::error::{Error, Refusal as Refused};
 use crate::chat::store::StoreError;
 use bytes::Bytes;
 use http::StatusCode;
+use serde::Serialize;
 use serde_json::json;
 use std::borrow::Cow;
 
@@ -101,6 +102,19 @@ impl Shape {
     pub fn of(path: &str) -> Shape {
         if path.starts_with("/v1/") { Shape::OpenAi } else { Shape::Own }
     }
+}
+
+/// The body of an error of `/api` (`API.md`). Not a map of values: a flood of refusals makes one for each.
+#[derive(Serialize)]
+struct OwnBody<'a> {
+    success: bool,
+    error: &'static str,
+    message: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
 }
 
 /// A failure on its way to a response.
@@ -220,17 +234,16 @@ impl Fault {
     }
 
     fn own_body(&self, request_id: &str) -> Bytes {
-        let mut body = json!({
-            "success": false,
-            "error": self.code.as_str(),
-            "message": self.outside,
-            "request_id": request_id,
-        });
-        if let Some(limit) = &self.limit {
-            body["limit"] = json!(limit);
-            body["retry_after"] = json!(self.retry_after_s);
-        }
-        Bytes::from(body.to_string())
+        let body = OwnBody {
+            success: false,
+            error: self.code.as_str(),
+            message: &self.outside,
+            request_id,
+            limit: self.limit.as_deref(),
+            retry_after: self.limit.as_ref().and(self.retry_after_s),
+        };
+        // Strings and numbers: nothing here can fail.
+        Bytes::from(serde_json::to_vec(&body).unwrap_or_default())
     }
 }
 

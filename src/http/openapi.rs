@@ -46,6 +46,33 @@ mod tests {
     }
 
     #[test]
+    fn every_path_of_the_program_is_named() {
+        let value = value();
+        for path in [
+            "/",
+            "/healthz",
+            "/readyz",
+            "/openapi.json",
+            "/api/health",
+            "/api/chat",
+            "/api/initialize",
+            "/api/context/mode",
+            "/v1/chat/completions",
+            "/v1/models",
+            "/page/page.css",
+            "/page/page.js",
+            "/page/talk.js",
+            "/page/text.js",
+            "/page/icon.svg",
+        ] {
+            for method in [Method::GET, Method::POST] {
+                let named = value["paths"][path].get(method.as_str().to_lowercase()).is_some();
+                assert_eq!(named, find(&method, path).is_ok(), "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
     fn every_code_of_an_error_is_named() {
         let value = value();
         let named = value.pointer("/components/schemas/Error/properties/error/enum").unwrap().as_array().unwrap();

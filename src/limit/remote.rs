@@ -32,6 +32,12 @@ const WATCH_MS: u64 = 100;
 const PREFIX: &str = "rl:1:";
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 const SEED_KEY: &str = "rl:1:seed";
+const LIFE_KEY: &str = "rl:1:life:";
+/// Hash tags whose slots lie 1,024 apart, so that every master of up to eight has one.
+const SPREAD: [&str; 16] = [
+    "1768", "1678", "1548", "223", "1328", "443", "1845", "1955", "265", "375", "908", "155", "985", "895", "1493",
+    "1583",
+];
 const PROBE_KEY: &str = "rl:1:probe";
 
 /// A connection that said hello, and the secret that clients are hashed with there.
@@ -216,16 +222,22 @@ impl Remote {
         let connecting = async {
             let mut wire = Wire::open(&self.target).await?;
             let seed = hello(&mut wire).await?;
-            Ok((wire, seed))
+            let mut life = seed.clone();
+            if matches!(wire, Wire::Cluster(_)) {
+                for tag in SPREAD {
+                    life.extend(random_once(&mut wire, &format!("{LIFE_KEY}{{{tag}}}")).await?);
+                }
+            }
+            Ok((wire, seed, life))
         };
-        let (wire, seed) = timeout(limit, connecting).await.map_err(|_| Fault::Late)?.map_err(Fault::Error)?;
-        self.recognise(&seed);
+        let (wire, seed, life) = timeout(limit, connecting).await.map_err(|_| Fault::Late)?.map_err(Fault::Error)?;
+        self.recognise(&life);
         Ok(Live { wire, secret: secret_of(self.key.as_deref().unwrap_or(&seed)), number })
     }
 
-    /// The seed dies with the data: another one means that Redis has lost every count.
-    fn recognise(&self, seed: &[u8]) {
-        let life = secret_of(seed)[0] | 1;
+    /// A life ends with the data: another one means that Redis, or one of its masters, has lost every count.
+    fn recognise(&self, life: &[u8]) {
+        let life = secret_of(life)[0] | 1;
         let known = self.shared.word(Word::Life).swap(life, SeqCst);
         if known != 0 && known != life {
             self.shared.raise(Word::EmptiedAt, clock::monotonic_ms());
@@ -295,19 +307,24 @@ fn call(name: &str, script: &str, key: &str, (cost, bytes): (Option<u32>, &[u8])
 
 /// Writes once, which a replica, a full or a loading server refuses, and learns the seed of this data.
 async fn hello(wire: &mut Wire) -> RedisResult<Vec<u8>> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|_| (ErrorKind::Client, "no randomness"))?;
     let mut probe = cmd("SET");
     probe.arg(PROBE_KEY).arg(1).arg("PX").arg(1_000);
     wire.send(&probe).await?;
-    let mut seed = cmd("SET");
-    seed.arg(SEED_KEY).arg(&bytes).arg("NX");
-    wire.send(&seed).await?;
+    random_once(wire, SEED_KEY).await
+}
+
+/// The random bytes that the first who asks writes to `key`.
+async fn random_once(wire: &mut Wire, key: &str) -> RedisResult<Vec<u8>> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| (ErrorKind::Client, "no randomness"))?;
+    let mut write = cmd("SET");
+    write.arg(key).arg(&bytes).arg("NX");
+    wire.send(&write).await?;
     let mut read = cmd("GET");
-    read.arg(SEED_KEY);
+    read.arg(key);
     match wire.send(&read).await? {
-        Value::BulkString(seed) if !seed.is_empty() => Ok(seed),
-        _ => Err((ErrorKind::UnexpectedReturnType, "no seed").into()),
+        Value::BulkString(bytes) if !bytes.is_empty() => Ok(bytes),
+        _ => Err((ErrorKind::UnexpectedReturnType, "no random bytes").into()),
     }
 }
 

@@ -78,7 +78,7 @@ pub fn security(what: Security, client: Option<IpAddr>, fields: &[(&str, &str)])
     let (passed, ended) = {
         let mut floods = FLOODS.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = floods.take(what, client, clock::monotonic_ms());
-        DUE_MS.store(floods.due_ms(), Relaxed);
+        DUE_MS.store(floods.due_ms, Relaxed);
         answer
     };
     ended.into_iter().for_each(summary);
@@ -96,7 +96,7 @@ pub(super) fn tick() {
     let ended = {
         let mut floods = FLOODS.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = floods.end(clock::monotonic_ms());
-        DUE_MS.store(floods.due_ms(), Relaxed);
+        DUE_MS.store(floods.due_ms, Relaxed);
         ended
     };
     ended.into_iter().for_each(summary);
@@ -124,9 +124,16 @@ fn line(what: Security, client: Option<IpAddr>, more: impl FnOnce(&mut Fields<'_
 }
 
 /// Open windows.
-#[derive(Default)]
 struct Floods {
     open: HashMap<(Security, Option<IpAddr>), Window>,
+    /// When the oldest window ends: every event asks.
+    due_ms: u64,
+}
+
+impl Default for Floods {
+    fn default() -> Floods {
+        Floods { open: HashMap::new(), due_ms: u64::MAX }
+    }
 }
 
 struct Window {
@@ -144,11 +151,12 @@ struct Ended {
 impl Floods {
     /// True when the event is to be logged, and the floods that have ended meanwhile.
     fn take(&mut self, what: Security, client: Option<IpAddr>, now_ms: u64) -> (bool, Vec<Ended>) {
-        let ended = if now_ms >= self.due_ms() { self.end(now_ms) } else { Vec::new() };
+        let ended = if now_ms >= self.due_ms { self.end(now_ms) } else { Vec::new() };
         let known = self.open.contains_key(&(what, client)) || self.open.len() < CLIENTS_MAX;
         let mut passed = false;
         let window = self.open.entry((what, if known { client } else { None })).or_insert_with(|| {
             passed = true;
+            self.due_ms = self.due_ms.min(now_ms + WINDOW_MS);
             Window { since_ms: now_ms, suppressed: 0 }
         });
         window.suppressed += u64::from(!passed);
@@ -165,11 +173,8 @@ impl Floods {
             }
             !over
         });
+        self.due_ms = self.open.values().map(|window| window.since_ms + WINDOW_MS).min().unwrap_or(u64::MAX);
         ended
-    }
-
-    fn due_ms(&self) -> u64 {
-        self.open.values().map(|window| window.since_ms + WINDOW_MS).min().unwrap_or(u64::MAX)
     }
 }
 

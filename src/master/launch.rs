@@ -120,7 +120,8 @@ impl Launcher {
             fd::place(&writer, 2)?;
             signal::unblock_all()?;
             match store::migrate(&plan.worker.store) {
-                Ok(_) => Ok(0),
+                // Whoever reaches the server later does it then; chat answers 503 until one can.
+                Ok(_) | Err(store::StoreError::Away(_)) => Ok(0),
                 Err(error) => {
                     link::say(&theirs, &ToMaster::Failed(error.to_string()).encode())?;
                     Ok(1)

@@ -4,6 +4,7 @@
 use super::Master;
 use super::roster::{Child, Kind, Life};
 use crate::board::EngineState;
+use crate::chat::store::Place;
 use crate::engine::counters;
 use crate::limit::Shared;
 use crate::log::tally;
@@ -105,11 +106,12 @@ impl Master {
 
     fn store_status(&self) -> Value {
         let Some(plan) = self.plans.get(&self.state.generation) else { return Value::Null };
-        let path = &plan.worker.store.path;
-        json!({
-            "path": path.display().to_string(),
-            "bytes": std::fs::metadata(path).ok().map(|found| found.len()),
-        })
+        let place = &plan.worker.store.place;
+        let bytes = match place {
+            Place::File(path) => std::fs::metadata(path).ok().map(|found| found.len()),
+            Place::Server(_) => None,
+        };
+        json!({"path": place.to_string(), "bytes": bytes})
     }
 }
 

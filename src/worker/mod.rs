@@ -251,13 +251,15 @@ async fn lane(shared: &Shared, sockets: Vec<Gate>, number: usize, up: &mpsc::Sen
 /// What one lane does for all: looks at the upstream when nobody has for a while, and deletes old sessions.
 async fn tend(app: Arc<App>) {
     let mut ticks = tokio::time::interval(TEND);
+    let mut more = false;
     for tick in 0u64.. {
         ticks.tick().await;
         app.chat().look().await;
-        if tick % PURGE_EVERY_TICKS == 0
-            && let Err(error) = app.chat().purge().await
-        {
-            tracing::warn!(%error, "old sessions were not deleted");
+        if more || tick % PURGE_EVERY_TICKS == 0 {
+            more = app.chat().purge().await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "old sessions were not deleted");
+                false
+            });
         }
     }
 }

@@ -4,6 +4,7 @@
 //! machine's other files nor start a program. Deliberately absent: a worker that does not start because of them.
 
 use super::Plan;
+use crate::chat::store;
 use crate::chat::upstream::connector::Place;
 use crate::http::{auth, keys};
 use crate::sys::confine::{self, Held, Places, directory_of};
@@ -52,7 +53,10 @@ impl Walls {
 }
 
 fn places(plan: &Plan) -> Places {
-    let mut places = Places { reads: vec!["/proc/self".into()], writes: vec![directory_of(&plan.store.path)] };
+    let mut places = Places { reads: vec!["/proc/self".into()], writes: Vec::new() };
+    if let store::Place::File(path) = &plan.store.place {
+        places.writes.push(directory_of(path));
+    }
     if let Some(auth) = &plan.http.auth {
         // The directory, for keys are replaced by a new file.
         places.reads.push(directory_of(&auth.path));
@@ -74,5 +78,6 @@ fn looks_up(plan: &Plan) -> bool {
         Place::Tls(..) => true,
     };
     let redis = plan.limits.as_ref().is_some_and(|limits| limits.redis.is_some());
-    redis || plan.chat.targets.iter().any(|target| away(&target.place))
+    let database = matches!(plan.store.place, store::Place::Server(_));
+    redis || database || plan.chat.targets.iter().any(|target| away(&target.place))
 }

@@ -52,6 +52,9 @@ pub fn run(arguments: &[&str], variables: &[(&str, &str)], files: &[(&str, &str)
         std::fs::write(home.join(name), text).unwrap();
     }
     let mut command = program(&home, &[]);
+    for (name, _) in variables {
+        command.env_remove(name.trim_end_matches("_FILE"));
+    }
     let output = command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null()).output().unwrap();
     std::fs::remove_dir_all(home).unwrap();
     output

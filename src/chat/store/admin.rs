@@ -1,11 +1,9 @@
 //! What an operator does to stored sessions, from a process of its own beside the workers. Blocking; never on a worker.
 
-use super::{Plan, StoreError, now_ms, schema};
+use super::sqlite::schema;
+use super::{PURGE_MAX, Place, Plan, StoreError, millis, now_ms, postgres};
 use rusqlite::{Connection, params};
 use serde::Serialize;
-
-/// Sessions that one transaction deletes at most: the workers write in between.
-const PURGE_MAX: i64 = 500;
 
 /// One session, without its turns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -44,8 +42,13 @@ pub struct Turn {
 
 /// The store as an operator has it.
 pub struct Admin {
-    connection: Connection,
+    way: Way,
     plan: Plan,
+}
+
+enum Way {
+    Sqlite(Connection),
+    Postgres(postgres::Desk),
 }
 
 impl Admin {
@@ -54,7 +57,11 @@ impl Admin {
     /// # Errors
     /// It is not there, or no database.
     pub fn open(plan: &Plan) -> Result<Admin, StoreError> {
-        Ok(Admin { connection: schema::open(plan)?, plan: plan.clone() })
+        let way = match &plan.place {
+            Place::File(path) => Way::Sqlite(schema::open(path)?),
+            Place::Server(target) => Way::Postgres(postgres::Desk::open(target)?),
+        };
+        Ok(Admin { way, plan: plan.clone() })
     }
 
     /// The sessions used last, newest first.
@@ -62,8 +69,13 @@ impl Admin {
     /// # Errors
     /// See [`StoreError`].
     pub fn list(&self, most: u32) -> Result<Vec<Session>, StoreError> {
-        let mut rows = self.connection.prepare(schema::LIST)?;
-        Ok(rows.query_map(params![i64::MAX, most], session)?.collect::<Result<_, _>>()?)
+        match &self.way {
+            Way::Sqlite(connection) => {
+                let mut rows = connection.prepare(schema::LIST)?;
+                Ok(rows.query_map(params![i64::MAX, most], session)?.collect::<Result<_, _>>()?)
+            }
+            Way::Postgres(desk) => desk.list(most),
+        }
     }
 
     /// One session by its number.
@@ -71,9 +83,14 @@ impl Admin {
     /// # Errors
     /// See [`StoreError`]; `Unusable` when there is none.
     pub fn find(&self, number: i64) -> Result<Session, StoreError> {
-        let mut rows = self.connection.prepare(schema::LIST_ONE)?;
-        let found = rows.query_map(params![number], session)?.next();
-        found.ok_or_else(|| StoreError::Unusable(format!("there is no session {number}")))?.map_err(StoreError::from)
+        let found = match &self.way {
+            Way::Sqlite(connection) => {
+                let mut rows = connection.prepare(schema::LIST_ONE)?;
+                rows.query_map(params![number], session)?.next().transpose()?
+            }
+            Way::Postgres(desk) => desk.find(number)?,
+        };
+        found.ok_or_else(|| StoreError::Unusable(format!("there is no session {number}")))
     }
 
     /// Its turns, oldest first.
@@ -81,7 +98,11 @@ impl Admin {
     /// # Errors
     /// See [`StoreError`].
     pub fn turns(&self, number: i64) -> Result<Vec<Turn>, StoreError> {
-        let mut rows = self.connection.prepare(schema::ALL_TURNS)?;
+        let connection = match &self.way {
+            Way::Sqlite(connection) => connection,
+            Way::Postgres(desk) => return desk.turns(number),
+        };
+        let mut rows = connection.prepare(schema::ALL_TURNS)?;
         let turn = |row: &rusqlite::Row<'_>| {
             Ok(Turn { created_ms: row.get(0)?, user: row.get(1)?, assistant: row.get(2)?, state: row.get(3)? })
         };
@@ -93,7 +114,11 @@ impl Admin {
     /// # Errors
     /// See [`StoreError`]; `Unusable` when there is none.
     pub fn delete(&self, number: i64) -> Result<(), StoreError> {
-        match self.connection.execute(schema::DELETE, params![number])? {
+        let deleted = match &self.way {
+            Way::Sqlite(connection) => connection.execute(schema::DELETE, params![number])?,
+            Way::Postgres(desk) => desk.delete(number)?,
+        };
+        match deleted {
             0 => Err(StoreError::Unusable(format!("there is no session {number}"))),
             _ => Ok(()),
         }
@@ -104,13 +129,18 @@ impl Admin {
     /// # Errors
     /// See [`StoreError`].
     pub fn purge(&self) -> Result<usize, StoreError> {
-        let before_ms = now_ms().saturating_sub(i64::try_from(self.plan.ttl.as_millis()).unwrap_or(i64::MAX));
+        let idle_ms = millis(self.plan.ttl);
+        let before_ms = now_ms().saturating_sub(idle_ms);
         let mut purged = 0;
         loop {
-            match self.connection.execute(schema::PURGE, params![before_ms, PURGE_MAX])? {
-                0 => return Ok(purged),
-                more => purged += more,
+            let more = match &self.way {
+                Way::Sqlite(connection) => connection.execute(schema::PURGE, params![before_ms, PURGE_MAX])?,
+                Way::Postgres(desk) => desk.purge(idle_ms)?,
+            };
+            if more == 0 {
+                return Ok(purged);
             }
+            purged += more;
         }
     }
 }

@@ -23,6 +23,36 @@ impl<S: AsyncRead + Unpin> Strict<S> {
         })
     }
 
+    /// Without hyper: waits until the client says more, which is held for whoever reads then; false when the connection is to end.
+    pub fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            if let Some(order) = self.ledger.order() {
+                self.obey(order);
+            }
+            if self.end != End::Open {
+                return Poll::Ready(Ok(self.end == End::Marked || self.ready > 0));
+            }
+            if self.ready > 0 {
+                return Poll::Ready(Ok(true));
+            }
+            let filled = SCRATCH.with_borrow_mut(|scratch| {
+                let mut buffer = ReadBuf::new(scratch);
+                ready!(Pin::new(&mut self.inner).poll_read(context, &mut buffer))?;
+                self.hold(buffer.filled());
+                Poll::Ready(io::Result::Ok(!buffer.filled().is_empty()))
+            });
+            match filled {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => self.ended(),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.wait(context);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
     /// Throws away what the client still sends, until it ends, errs, has sent enough or is overdue.
     fn drain(&mut self, context: &mut Context<'_>) -> Poll<()> {
         while self.discarded < LINGER_BYTES_MAX && self.ledger.order() != Some(Overdue::Linger) {
@@ -125,6 +155,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Strict<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.ledger.at_rest() {
+            return Poll::Ready(Ok(()));
+        }
         if !this.shut {
             ready!(Pin::new(&mut this.inner).poll_shutdown(context))?;
             this.shut = true;

@@ -13,6 +13,9 @@ pub const MARKER_PATH: &str = "/.refused";
 /// The marker as hyper reads it.
 pub const MARKER: &[u8] = b"GET /.refused HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
 
+/// Idle for so long by the sweeper's looks, a connection gives hyper's buffers back.
+pub const REST_AFTER_MS: u64 = 1_000;
+
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -59,6 +62,17 @@ impl Default for Times {
     }
 }
 
+/// Whether hyper serves a connection, or nothing of hyper is held until the client says more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Rest {
+    Not,
+    /// The sweeper wants it.
+    Wanted,
+    /// hyper's end is not the connection's.
+    Begun,
+}
+
 /// Which limit a connection has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -95,6 +109,7 @@ pub struct Ledger {
     stalled_since_ms: AtomicU64,
     stalled_at_bytes: AtomicU64,
     order: AtomicU8,
+    rest: AtomicU8,
     swept_activity: AtomicU64,
     swept_ms: AtomicU64,
     waker: Mutex<Option<Waker>>,
@@ -119,6 +134,7 @@ impl Ledger {
             stalled_since_ms: AtomicU64::new(0),
             stalled_at_bytes: AtomicU64::new(0),
             order: AtomicU8::new(0),
+            rest: AtomicU8::new(Rest::Not as u8),
             swept_activity: AtomicU64::new(0),
             swept_ms: AtomicU64::new(now_ms),
             waker: Mutex::new(None),
@@ -203,13 +219,40 @@ impl Ledger {
 
     /// The sweeper's look, about once a second and from one thread at a time: what is overdue is ordered to end and named.
     pub fn sweep(&self, now_ms: u64, times: &Times) -> Option<Overdue> {
-        let overdue = self.overdue(now_ms, times)?;
-        self.order.store(overdue as u8, Release);
+        let overdue = self.overdue(now_ms, times);
+        match overdue {
+            Some(overdue) => self.order.store(overdue as u8, Release),
+            None if self.may_rest(now_ms) => self.rest.store(Rest::Wanted as u8, Release),
+            None => return None,
+        }
         let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(waker) = waker {
             waker.wake();
         }
-        Some(overdue)
+        overdue
+    }
+
+    /// Everything was answered and taken a while ago, and no body is under way.
+    fn may_rest(&self, now_ms: u64) -> bool {
+        let quiet_ms = now_ms.saturating_sub(self.swept_ms.load(Relaxed));
+        let served = self.phase() == Phase::Idle && self.answers() > 0 && self.in_flight() == 0;
+        served && quiet_ms >= REST_AFTER_MS && self.rest.load(Relaxed) == Rest::Not as u8
+    }
+
+    /// True once for each time that the sweeper wants this connection to rest and it still may.
+    pub fn rests(&self) -> bool {
+        let wanted = self.rest.load(Acquire) == Rest::Wanted as u8;
+        let may =
+            wanted && self.phase() == Phase::Idle && self.in_flight() == 0 && self.stalled_since_ms.load(Relaxed) == 0;
+        if wanted {
+            self.rest.store(if may { Rest::Begun } else { Rest::Not } as u8, Relaxed);
+        }
+        may
+    }
+
+    /// hyper serves it again, or ends it.
+    pub fn rest_ends(&self) {
+        self.rest.store(Rest::Not as u8, Relaxed);
     }
 
     fn overdue(&self, now_ms: u64, times: &Times) -> Option<Overdue> {
@@ -304,6 +347,11 @@ impl Ledger {
         self.answered.load(Relaxed) >= requests
     }
 
+    /// True while hyper's end is not the connection's.
+    pub fn at_rest(&self) -> bool {
+        self.rest.load(Relaxed) == Rest::Begun as u8
+    }
+
     pub(super) fn clear_order(&self) {
         self.order.store(0, Relaxed);
     }
@@ -371,6 +419,29 @@ mod tests {
         assert_eq!(ledger.sweep(1_001, &TIMES), None);
         assert_eq!(ledger.sweep(1_075, &TIMES), None);
         assert_eq!(ledger.sweep(1_076, &TIMES), Some(Overdue::Idle));
+    }
+
+    #[test]
+    fn who_is_idle_for_a_while_rests_and_who_is_busy_does_not() {
+        let ledger = Ledger::new(0);
+        ledger.set_bytes_in(50);
+        let times = Times::default();
+        assert_eq!(ledger.arrived("/"), None);
+        ledger.sweep(5_000, &times);
+        ledger.sweep(7_000, &times);
+        assert!(!ledger.rests(), "an answer is owed");
+        ledger.answered();
+        ledger.sweep(8_000, &times);
+        ledger.sweep(8_900, &times);
+        assert!(!ledger.rests(), "too soon");
+        ledger.sweep(9_000, &times);
+        assert!(ledger.rests() && ledger.at_rest() && !ledger.rests());
+        ledger.rest_ends();
+        ledger.sweep(9_100, &times);
+        ledger.set_bytes_in(60);
+        ledger.enter(Phase::Head, 9_100);
+        assert!(!ledger.rests(), "a head came in between");
+        assert!(!ledger.at_rest());
     }
 
     #[test]

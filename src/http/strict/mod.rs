@@ -97,19 +97,31 @@ impl<S> Strict<S> {
 
     /// Passes on what is whole, keeps what is not, and replaces what is refused.
     fn take_in(&mut self, fresh: &[u8], cursor: &mut ReadBufCursor<'_>) {
+        if !self.held.is_empty() {
+            return self.hold(fresh);
+        }
+        self.came(fresh);
+        let scan = self.scanner.scan(fresh);
+        cursor.put_slice(&fresh[..scan.pass]);
+        self.held.extend_from_slice(&fresh[scan.pass..]);
+        self.judged(scan.refusal);
+    }
+
+    /// The same, but what is whole is kept, too.
+    fn hold(&mut self, fresh: &[u8]) {
+        self.came(fresh);
+        self.held.extend_from_slice(fresh);
+        let scan = self.scanner.scan(&self.held[self.ready..]);
+        self.ready += scan.pass;
+        self.judged(scan.refusal);
+    }
+
+    fn came(&mut self, fresh: &[u8]) {
         self.bytes_in += fresh.len() as u64;
         self.ledger.set_bytes_in(self.bytes_in);
-        let refusal = if self.held.is_empty() {
-            let scan = self.scanner.scan(fresh);
-            cursor.put_slice(&fresh[..scan.pass]);
-            self.held.extend_from_slice(&fresh[scan.pass..]);
-            scan.refusal
-        } else {
-            self.held.extend_from_slice(fresh);
-            let scan = self.scanner.scan(&self.held);
-            self.ready = scan.pass;
-            scan.refusal
-        };
+    }
+
+    fn judged(&mut self, refusal: Option<Refusal>) {
         if let Some(refusal) = refusal {
             self.refuse(refusal);
         }

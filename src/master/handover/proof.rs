@@ -60,7 +60,7 @@ fn look(parcel: &Parcel, plan: &Plan) -> Result<(), String> {
 
 fn boot(parcel: &Parcel, mut plan: Plan, place: &Place) -> Result<(), String> {
     let told = |error: io::Error| format!("a first worker: {error}");
-    plan.worker.store.path = place.0.join("proof.db");
+    plan.worker.store.place = store::Place::File(place.0.join("proof.db"));
     store::migrate(&plan.worker.store).map_err(|error| format!("an empty store: {error}"))?;
     place.give_to(plan.identity).map_err(told)?;
     let (mut launcher, limit) = (launcher(parcel, &plan).map_err(told)?, plan.shape.boot_timeout);

@@ -1,7 +1,9 @@
 //! One thread with one connection; what waits is committed together.
 
-use super::{CALL_LIMIT, Plan, StoreError, schema};
+use super::schema;
+use crate::chat::store::{CALL_LIMIT, StoreError};
 use rusqlite::Connection;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -25,10 +27,10 @@ pub struct Worker {
 
 impl Worker {
     /// Opens a connection and starts the thread.
-    pub fn start(name: &str, plan: &Plan, writes: bool) -> Result<Worker, StoreError> {
-        let connection = schema::open(plan)?;
+    pub fn start(name: &str, path: &Path, writes: bool) -> Result<Worker, StoreError> {
+        let connection = schema::open(path)?;
         let (queue, waiting) = sync_channel(QUEUE_MAX);
-        let thread = Thread { plan: plan.clone(), connection: Some(connection), waiting, writes };
+        let thread = Thread { path: path.to_owned(), connection: Some(connection), waiting, writes };
         let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || thread.run());
         let thread = spawned.map_err(|error| StoreError::Failed(error.to_string()))?;
         Ok(Worker { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) })
@@ -83,7 +85,7 @@ impl Worker {
 }
 
 struct Thread {
-    plan: Plan,
+    path: PathBuf,
     connection: Option<Connection>,
     waiting: Receiver<Work>,
     writes: bool,
@@ -114,7 +116,7 @@ impl Thread {
 
     fn connection(&mut self) -> Result<&Connection, StoreError> {
         if self.connection.is_none() {
-            self.connection = Some(schema::open(&self.plan)?);
+            self.connection = Some(schema::open(&self.path)?);
         }
         self.connection.as_ref().ok_or(StoreError::Busy)
     }

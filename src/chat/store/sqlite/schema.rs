@@ -1,6 +1,6 @@
 //! The tables, step by step, and every statement that the store runs.
 
-use super::{Plan, StoreError};
+use super::StoreError;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
@@ -16,7 +16,8 @@ pub const BUSY_LIMIT: Duration = Duration::from_millis(1_000);
 const CACHE_KIB: i32 = 512;
 
 /// Each step, once published, stays as it is; a change is a new step.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE sessions (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL,
@@ -38,11 +39,17 @@ const MIGRATIONS: &[&str] = &["
         state TEXT NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'complete', 'incomplete'))
     ) STRICT;
     CREATE INDEX turns_by_session ON turns (session_id, created_ms, id);
-"];
+",
+    "
+    -- The order of a session's turns is that of their numbers: a clock may go back.
+    DROP INDEX turns_by_session;
+    CREATE INDEX turns_by_session ON turns (session_id, id);
+",
+];
 
 /// Finds a session: one that the server issued, or the asker's own.
 pub const FIND: &str =
-    "SELECT id, mode FROM sessions WHERE name = ?1 AND principal IN (x'', ?2) ORDER BY principal LIMIT 1";
+    "SELECT id, mode, active_ms FROM sessions WHERE name = ?1 AND principal IN (x'', ?2) ORDER BY principal LIMIT 1";
 /// Makes a session.
 pub const CREATE: &str =
     "INSERT INTO sessions (name, principal, user_id, mode, created_ms, active_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?5)";
@@ -51,11 +58,13 @@ pub const TOUCH: &str = "UPDATE sessions SET active_ms = ?2 WHERE id = ?1";
 /// Sets a session's mode.
 pub const SET_MODE: &str = "UPDATE sessions SET mode = ?2 WHERE id = ?1";
 /// The newest whole turns.
-pub const TURNS: &str = "SELECT user, assistant FROM turns WHERE session_id = ?1 AND state = 'complete' ORDER BY created_ms DESC, id DESC LIMIT ?2";
+pub const TURNS: &str =
+    "SELECT user, assistant FROM turns WHERE session_id = ?1 AND state = 'complete' ORDER BY id DESC LIMIT ?2";
 /// Stores a message.
 pub const BEGIN_TURN: &str = "INSERT INTO turns (session_id, created_ms, user) VALUES (?1, ?2, ?3)";
 /// Stores a reply.
-pub const END_TURN: &str = "UPDATE turns SET assistant = ?2, state = ?3 WHERE id = ?1";
+pub const END_TURN: &str =
+    "UPDATE turns SET assistant = ?4, state = ?5 WHERE id = ?1 AND session_id = ?2 AND created_ms = ?3";
 /// Deletes some sessions that nobody used for long; their turns go with them.
 pub const PURGE: &str =
     "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE active_ms < ?1 ORDER BY active_ms LIMIT ?2)";
@@ -70,8 +79,7 @@ pub const LIST: &str = "SELECT id, name, principal, user_id, mode, created_ms, a
 pub const LIST_ONE: &str = "SELECT id, name, principal, user_id, mode, created_ms, active_ms, \
     (SELECT count(*) FROM turns WHERE session_id = sessions.id) FROM sessions WHERE id = ?1";
 /// For the operator: everything that was said.
-pub const ALL_TURNS: &str =
-    "SELECT created_ms, user, assistant, state FROM turns WHERE session_id = ?1 ORDER BY created_ms, id";
+pub const ALL_TURNS: &str = "SELECT created_ms, user, assistant, state FROM turns WHERE session_id = ?1 ORDER BY id";
 /// For the operator: a session with its turns.
 pub const DELETE: &str = "DELETE FROM sessions WHERE id = ?1";
 
@@ -84,9 +92,9 @@ const STATEMENTS: &[&str] =
 ///
 /// # Errors
 /// It is not there, not ours, not a database.
-pub fn open(plan: &Plan) -> Result<Connection, StoreError> {
+pub fn open(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let connection = Connection::open_with_flags(&plan.path, flags)?;
+    let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_LIMIT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -99,20 +107,19 @@ pub fn open(plan: &Plan) -> Result<Connection, StoreError> {
 ///
 /// # Errors
 /// A sentence that says what is wrong with the place, the file or its version.
-pub fn migrate(plan: &Plan) -> Result<i64, StoreError> {
+pub fn migrate(path: &Path) -> Result<i64, StoreError> {
     let linked = rusqlite::version_number();
     if linked < SQLITE_MIN {
         let text = format!("SQLite {} can corrupt a shared database: 3.51.3 or newer is needed", rusqlite::version());
         return Err(StoreError::Unusable(text));
     }
-    make_file(&plan.path).map_err(|error| StoreError::Unusable(place_error(&plan.path, &error)))?;
-    let mut connection = open(plan)?;
+    make_file(path).map_err(|error| StoreError::Unusable(place_error(path, &error)))?;
+    let mut connection = open(path)?;
     let known = MIGRATIONS.len() as i64;
     let step = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let found: i64 = step.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found > known {
-        let text =
-            format!("{} has schema {found}; this program knows {known}: use the newer program", plan.path.display());
+        let text = format!("{} has schema {found}; this program knows {known}: use the newer program", path.display());
         return Err(StoreError::Unusable(text));
     }
     for sql in &MIGRATIONS[usize::try_from(found).unwrap_or(0)..] {
