@@ -103,8 +103,12 @@ fn one_blocked_loop_of_two_is_enough_and_a_thread_that_does_not_die_keeps_no_pla
     // The kernel does not end a frozen thread: another worker comes all the same.
     server.expect("worker ready");
     freezer.write("freezer.state", "THAWED");
-    until("its end", || !lives(blocked) && server.children("worker").len() == 2);
-    assert!(server.text().contains("its event loop did not turn"), "{}", server.text());
+    let died = server.expect("worker died");
+    assert_eq!(
+        (died["child_pid"].as_i64(), text(&died, "why").as_str()),
+        (Some(blocked.into()), "its event loop did not turn")
+    );
+    assert_eq!(server.children("worker").len(), 2);
 }
 
 /// A loop that waits for what never comes, as a native library may: the first thread of the process `block-PID` that
