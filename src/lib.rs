@@ -160,7 +160,7 @@ fn audit(sources: &Sources) -> ExitCode {
     let mut problems = Problems::default();
     let raw = sources.raw(&mut problems);
     let written = settings::by_key("model").and_then(|setting| raw.get(setting).texts.first().cloned());
-    let model = written.map(std::path::PathBuf::from).or_else(|| config::plan::installed_model(&raw));
+    let model = written.map(std::path::PathBuf::from).or_else(|| config::installed_model(&raw));
     let audit = cli::audit::Audit {
         raw: &raw,
         errors: problems.errors(),

@@ -1,18 +1,14 @@
 //! A developer's view who has the openai package and nothing else.
 
-use crate::support::{LIMIT, Server, Upstream, Way, post, python_with};
+use crate::clients::{OPENAI, client};
+use crate::support::{LIMIT, Server, Upstream, Way, post};
 use serde_json::{Value, json};
-use std::process::Command;
 
 const HELLO: &str = r#"{"model":"any","messages":[{"role":"user","content":"hello"}]}"#;
 const STREAMED: &str = r#"{"model":"any","stream":true,"messages":[{"role":"user","content":"hello"}]}"#;
 
 fn openai(server: &Server, part: &str) {
-    let Some(python) = python_with("openai", &["openai"]) else { return };
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/openai_client.py");
-    let url = format!("http://{}/v1", server.address);
-    let output = Command::new(python).args([script, &url, part]).output().unwrap();
-    assert!(output.status.success(), "{part}: {}\n{}", String::from_utf8_lossy(&output.stderr), server.text());
+    client(&OPENAI, server, part);
 }
 
 #[test]
@@ -21,6 +17,14 @@ fn the_openai_package_lists_asks_and_streams() {
     let server = Server::start(&[("CHAT_UPSTREAM", &upstream.url)]);
     openai(&server, "good");
     openai(&server, "wrong");
+}
+
+#[test]
+fn the_openai_package_tries_again_where_that_may_help() {
+    let upstream = Upstream::start(Way::Mends);
+    let server = Server::start(&[("CHAT_UPSTREAM", &upstream.url)]);
+    openai(&server, "again");
+    assert_eq!(upstream.requests.try_iter().count(), 2);
 }
 
 #[test]
@@ -126,33 +130,4 @@ fn a_stream_goes_through_as_it_came_and_leaving_cancels_it() {
     held.left.recv_timeout(LIMIT).unwrap();
     assert!(left_at.elapsed().as_secs_f64() < 1.0, "the upstream was cancelled after {:?}", left_at.elapsed());
     server.expect_that("the access line", |event| event["path"] == "/v1/chat/completions");
-}
-
-#[test]
-fn langchains_chat_model_asks_and_streams() {
-    let Some(python) = python_with("langchain_openai", &["langchain-openai"]) else { return };
-    let upstream = Upstream::start(Way::Instant);
-    let server = Server::start(&[("CHAT_UPSTREAM", &upstream.url)]);
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/langchain_client.py");
-    let output = Command::new(python).args([script, &format!("http://{}/v1", server.address)]).output().unwrap();
-    assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), server.text());
-}
-
-#[test]
-fn the_llm_command_asks_and_streams() {
-    let Some(python) = python_with("llm", &["llm"]) else { return };
-    let upstream = Upstream::start(Way::Instant);
-    let server = Server::start(&[("CHAT_UPSTREAM", &upstream.url)]);
-    let models = format!(
-        "- model_id: ours\n  model_name: any\n  api_base: \"http://{}/v1\"\n  api_key_name: ours\n",
-        server.address
-    );
-    std::fs::write(server.home.join("extra-openai-models.yaml"), models).unwrap();
-    for options in [&["--no-stream"][..], &[]] {
-        let mut command = Command::new(&python);
-        command.env("LLM_USER_PATH", &server.home).args(["-m", "llm", "-m", "ours", "--key", "sk-nobody-0000"]);
-        let output = command.args(options).arg("hello").stdin(std::process::Stdio::null()).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(said.trim(), "one two three", "{}", String::from_utf8_lossy(&output.stderr));
-    }
 }

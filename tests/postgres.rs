@@ -243,7 +243,9 @@ fn a_password_from_a_file_and_tls_as_sslmode_says() {
         let (code, text) = migrate(&parameters, good);
         assert_eq!(code, Some(0), "{parameters}: {text}");
     }
-    assert!(migrate("sslmode=require", good).1.contains("verify-full"), "require says what it does not check");
+    let checked = run(&["check"], &[("DATABASE_URL", &postgres.tcp_url("sslmode=require"))], &[]);
+    let advice = String::from_utf8(checked.stderr).unwrap();
+    assert!(advice.contains("verify-full"), "require says what it does not check: {advice}");
     for (parameters, password, reason) in [
         ("sslmode=disable", good, "no encryption"),
         ("sslmode=verify-full", good, "certificate"),

@@ -1,8 +1,13 @@
 //! Whether the model answers, as far as a worker knows without asking it.
 
+use super::Plan;
+use super::admission::Admission;
 use super::error::Error;
+use super::upstream::TARGETS_MAX;
+use super::upstream::rest::Rest;
 use crate::board::{Board, EngineState};
 use crate::sys::clock;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 /// A look at an upstream is good for so long.
@@ -19,8 +24,12 @@ pub enum Health {
     Degraded = 2,
 }
 
-/// What was last seen; the runtime threads of a worker share it.
+/// What was last seen, and what is under way; the runtime threads of a worker share it.
 pub struct Watch {
+    /// Which upstreams rest.
+    pub(super) rests: Arc<[Rest]>,
+    /// Who has how many chats under way.
+    pub(super) admission: Arc<Admission>,
     board: Board,
     engine: bool,
     seen: AtomicU8,
@@ -28,9 +37,16 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Nothing is seen yet. `engine`: the master's own engine answers, and the board knows its state.
-    pub fn new(board: Board, engine: bool) -> Watch {
-        Watch { board, engine, seen: AtomicU8::new(Health::Initializing as u8), looked_ms: AtomicU64::new(0) }
+    /// Nothing is seen yet.
+    pub fn new(board: Board, plan: &Plan) -> Watch {
+        Watch {
+            rests: plan.targets.iter().take(TARGETS_MAX).map(|_| Rest::default()).collect(),
+            admission: Arc::new(Admission::new(plan.chats_max)),
+            board,
+            engine: plan.engine,
+            seen: AtomicU8::new(Health::Initializing as u8),
+            looked_ms: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn now(&self) -> Health {

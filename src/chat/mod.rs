@@ -7,6 +7,7 @@
 //! The user's turn is stored before anything is generated. Whoever holds a [`Turn`] and drops it has cancelled it: the
 //! upstream's connection closes and the store learns what there was of the reply.
 
+mod admission;
 pub mod ask;
 pub mod error;
 mod health;
@@ -36,7 +37,7 @@ use wire::Message;
 pub struct Plan {
     /// The upstreams, in order of preference; the engine's socket when there is one.
     pub targets: Vec<Target>,
-    /// True when the first target is the engine that this master supervises.
+    /// True when the only target is the engine that this master keeps alive: the board knows its state.
     pub engine: bool,
     /// Time limits of a call.
     pub limits: Limits,
@@ -48,6 +49,8 @@ pub struct Plan {
     pub tokens_max: u32,
     /// 0 to 2.
     pub temperature: f32,
+    /// Chats that a worker has under way at most.
+    pub chats_max: u32,
     /// Tokens of a conversation that are sent at most, by [`session::tokens_of`]. Our own engine counts exactly and
     /// leaves out what does not fit: it gets more than that can be.
     pub context_tokens_max: usize,
@@ -65,7 +68,7 @@ pub struct Chat {
 impl Chat {
     /// Made inside the runtime that uses it. `ending` turns true when a drain's limit has passed.
     pub fn new(plan: Plan, store: Store, health: Arc<Watch>, ending: watch::Receiver<bool>) -> Chat {
-        let upstream = Upstream::new(plan.targets.clone(), plan.limits);
+        let upstream = Upstream::new(plan.targets.clone(), plan.limits, health.rests.clone());
         Chat { plan, store, upstream, health, ending }
     }
 
@@ -78,8 +81,9 @@ impl Chat {
     ///
     /// # Errors
     /// The store's, or the upstream's before its first byte.
-    pub async fn open(&self, ask: Ask, principal: Principal, call: Call) -> Result<Turn, Error> {
+    pub async fn open(self: Arc<Self>, ask: Ask, principal: Principal, call: Call) -> Result<Turn, Error> {
         self.health.check_engine()?;
+        let place = self.health.admission.enter(call.client).map_err(Error::Overloaded)?;
         let session = match &ask.session_id {
             Some(id) => SessionRef::Given(id.clone()),
             None => SessionRef::Issue,
@@ -92,7 +96,7 @@ impl Chat {
             biased;
             opened = self.ask_model(&ask, &turn, &call) => {
                 self.health.saw(opened.as_ref().err());
-                opened.map(|stream| turn.streaming(stream, self.ending.clone()))
+                opened.map(|stream| turn.streaming(stream, self.ending.clone(), place))
             }
             _ = ending.wait_for(|ending| *ending) => Err(Error::Stopping),
         }
@@ -117,21 +121,28 @@ impl Chat {
     /// # Errors
     /// See [`Invalid`].
     pub fn read(&self, body: Bytes) -> Result<openai::Ask, Invalid> {
-        openai::Ask::read(body, openai::Rules { own_engine: self.plan.engine, model: self.plan.model.as_deref() })
+        openai::Ask::read(
+            body,
+            openai::Rules {
+                own_engine: self.plan.targets.iter().any(|target| target.own),
+                model: self.plan.model.as_deref(),
+            },
+        )
     }
 
     /// Passes a client's own request on to the model; nothing is stored.
     ///
     /// # Errors
     /// The upstream's before its first event.
-    pub async fn relay(&self, ask: &openai::Ask, call: &Call) -> Result<Relayed, Error> {
+    pub async fn relay(self: Arc<Self>, ask: openai::Ask, call: Call) -> Result<Relayed, Error> {
         self.health.check_engine()?;
+        let place = self.health.admission.enter(call.client).map_err(Error::Overloaded)?;
         let mut ending = self.ending.clone();
         tokio::select! {
             biased;
-            relayed = self.upstream.relay(&ask.body, ask.stream, call, self.ending.clone()) => {
+            relayed = self.upstream.relay(&ask.body, ask.stream, &call, self.ending.clone()) => {
                 self.health.saw(relayed.as_ref().err());
-                relayed
+                relayed.map(|relayed| relayed.holding(place))
             }
             _ = ending.wait_for(|ending| *ending) => Err(Error::Stopping),
         }

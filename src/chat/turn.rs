@@ -1,5 +1,6 @@
 //! One turn under way: deltas come out, and what there is of a reply is stored however it ends.
 
+use super::admission::Place;
 use super::ask::{Ask, HISTORY_PAIRS_MAX};
 use super::error::Error;
 use super::session::Mode;
@@ -32,8 +33,9 @@ impl Opening {
         self.record.begun.mode
     }
 
-    pub(super) fn streaming(self, stream: Stream, ending: watch::Receiver<bool>) -> Turn {
+    pub(super) fn streaming(self, stream: Stream, ending: watch::Receiver<bool>, place: Place) -> Turn {
         Turn {
+            _place: place,
             record: self.record,
             stream,
             ending,
@@ -66,6 +68,7 @@ impl Drop for Record {
 
 /// A reply as it is generated.
 pub struct Turn {
+    _place: Place,
     record: Record,
     stream: Stream,
     ending: watch::Receiver<bool>,

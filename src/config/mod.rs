@@ -10,6 +10,7 @@
 pub mod args;
 mod dotenv;
 mod listen;
+mod model;
 pub mod plan;
 pub mod problem;
 pub mod raw;
@@ -18,6 +19,7 @@ mod show;
 mod toml_file;
 mod values;
 
+pub use model::installed_model;
 pub use plan::Plan;
 pub use show::table;
 

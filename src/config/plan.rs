@@ -1,29 +1,20 @@
 //! From what is written to what is meant: one [`Plan`], and every problem on the way.
 
 use super::listen::addresses;
+use super::model::{self, Answering};
 use super::problem::Problems;
 use super::raw::Raw;
 use super::values::Values;
 use crate::chat::store;
-use crate::chat::upstream::connector::Place;
-use crate::chat::upstream::{Limits, TARGETS_MAX, Target};
 use crate::limit::{self, Trusted};
 use crate::listener::{Address, Wanted, inherited};
 use crate::sys::{fd, process};
-use crate::{chat, engine, http, log, master, worker};
-use http_types::HeaderValue;
+use crate::{engine, http, log, master, worker};
 use std::ffi::OsString;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
-
-use ::http as http_types;
-
-/// `huggingface` stands for this router's address; its token is `HF_TOKEN`.
-const HUGGING_FACE: &str = "https://router.huggingface.co/v1";
-/// Estimated tokens for one of the engine's: it counts itself, and gets all that could fit.
-const ENGINE_ESTIMATE: u64 = 4;
 
 /// Everything that `serve` needs.
 pub struct Plan {
@@ -48,10 +39,9 @@ pub fn resolve(
     let shape = shape(&mut values);
     let omp = values.threads("omp_num_threads");
     let mkl = values.threads("mkl_num_threads");
-    let upstreams = upstreams(&mut values);
-    let engine = if upstreams.is_empty() { engine(&mut values, omp) } else { None };
+    let answering = model::answering(&mut values, omp, engine_socket, environment);
     let log = logs(&mut values);
-    let mut worker = worker_plan(&mut values, &shape, upstreams, engine.as_ref(), engine_socket, &log);
+    let mut worker = worker_plan(&mut values, &shape, &answering, &log);
     let identity = identity(&mut values);
     let addresses = addresses(&mut values);
     worker.http.auth = keys(&mut values, &addresses, worker.limits.as_mut());
@@ -68,13 +58,13 @@ pub fn resolve(
     }
     let warnings =
         problems.warnings().iter().map(|warning| master::Notice { text: warning.text.clone(), mended: warning.mended });
-    let shape = master::Shape { engine: engine.as_ref().map(fingerprint), ..shape };
+    let shape = master::Shape { engine: answering.engine.as_ref().map(engine::Plan::fingerprint), ..shape };
     let master = master::Plan {
         shape,
         listen: Wanted { addresses, backlog, umask, tls },
         worker,
         log,
-        engine,
+        engine: answering.engine,
         control,
         identity,
         environment: child_environment(environment, &mended),
@@ -96,121 +86,14 @@ fn shape(values: &mut Values<'_>) -> master::Shape {
     }
 }
 
-fn fingerprint(engine: &engine::Settings) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    engine.to_json().hash(&mut hasher);
-    hasher.finish()
-}
-
-fn engine(values: &mut Values<'_>, threads: u32) -> Option<engine::Settings> {
-    let settings = engine::Settings {
-        model: values.path("model").or_else(|| installed_model(values.raw)).unwrap_or_default(),
-        slots: values.count("engine_slots") as u32,
-        context: values.count("engine_context") as u32,
-        queue: values.count("engine_queue") as usize,
-        threads,
-        ..engine::Settings::default()
-    };
-    let mend = "run bin/model, set MODEL to a GGUF file, or set CHAT_UPSTREAM to an OpenAI-compatible server";
-    if !cfg!(feature = "engine") {
-        values
-            .problems
-            .failure("this build has no model engine: set CHAT_UPSTREAM, or build with the feature `engine`");
-    } else if settings.model.as_os_str().is_empty() {
-        values.problems.failure(format!("there is no model: {mend}"));
-    } else if let Err(error) = std::fs::File::open(&settings.model) {
-        let place = values.source("model");
-        values.problems.error(&place, format!("model {} cannot be read: {error}; {mend}", settings.model.display()));
-    }
-    Some(settings)
-}
-
-/// Where `bin/model` puts it.
-/// The model that `bin/model` put into the cache, when it is there.
-pub fn installed_model(raw: &Raw) -> Option<PathBuf> {
-    let cache = match (raw.variable("CHATCORN_CACHE"), raw.variable("XDG_CACHE_HOME"), raw.variable("HOME")) {
-        (Some(own), _, _) => PathBuf::from(own),
-        (None, Some(cache), _) => Path::new(cache).join("chatcorn"),
-        (None, None, Some(home)) => Path::new(home).join(".cache/chatcorn"),
-        (None, None, None) => return None,
-    };
-    let path = cache.join("models").join("SmolLM2-135M-Instruct.Q4_1.gguf");
-    path.exists().then_some(path)
-}
-
-fn upstreams(values: &mut Values<'_>) -> Vec<Target> {
-    let source = values.source("chat_upstream");
-    let mut targets = Vec::new();
-    if values.texts("chat_upstream").len() > TARGETS_MAX {
-        values.problems.error(&source, format!("at most {TARGETS_MAX} upstreams"));
-    }
-    for text in values.texts("chat_upstream") {
-        let hugging_face = text == "huggingface";
-        let key = if hugging_face { values.text("hf_token") } else { values.text("chat_upstream_api_key") };
-        if hugging_face && key.is_none() {
-            values.problems.error(&source, "huggingface needs HF_TOKEN: set it, or HF_TOKEN_FILE");
-        }
-        match target(if hugging_face { HUGGING_FACE } else { &text }, key.as_deref()) {
-            Ok(target) => targets.push(target),
-            Err(reason) => values.problems.error(&source, reason),
-        }
-    }
-    targets
-}
-
-fn target(url: &str, key: Option<&str>) -> Result<Target, String> {
-    let bearer = key.map(|key| HeaderValue::from_str(&format!("Bearer {key}"))).transpose();
-    let mut bearer = bearer.map_err(|_| "the upstream's key holds a character that no header may".to_owned())?;
-    bearer.iter_mut().for_each(|bearer| bearer.set_sensitive(true));
-    if let Some(path) = url.strip_prefix("unix:") {
-        let place = Place::Unix(PathBuf::from(path));
-        return Ok(Target { place, authority: "localhost".into(), base_path: "/v1".into(), bearer, own: false });
-    }
-    let (tls, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
-        (Some(rest), _) => (false, rest),
-        (None, Some(rest)) => (true, rest),
-        (None, None) => {
-            return Err(format!("{:?}: write http(s)://host:port/v1 or unix:/path", without_userinfo(url)));
-        }
-    };
-    let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
-    let authority: http_types::uri::Authority =
-        authority.parse().map_err(|_| format!("{:?}: the host is not understood", without_userinfo(url)))?;
-    if authority.as_str().contains('@') {
-        return Err("a key in the URL ends up in logs: set CHAT_UPSTREAM_API_KEY".to_owned());
-    }
-    let host = authority.host().trim_matches(['[', ']']).to_owned();
-    let place = match tls {
-        true => Place::Tls(host, authority.port_u16().unwrap_or(443)),
-        false => Place::Tcp(host, authority.port_u16().unwrap_or(80)),
-    };
-    let base_path = format!("/{}", path.trim_matches('/'));
-    let base_path = if base_path == "/" { "/v1".to_owned() } else { base_path };
-    Ok(Target { place, authority: authority.to_string(), base_path, bearer, own: false })
-}
-
-fn without_userinfo(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme + 3 <= at => format!("{}[REDACTED]{}", &url[..scheme + 3], &url[at..]),
-        _ => url.to_owned(),
-    }
-}
-
-fn worker_plan(
-    values: &mut Values<'_>,
-    shape: &master::Shape,
-    upstreams: Vec<Target>,
-    engine: Option<&engine::Settings>,
-    engine_socket: &[u8],
-    log: &log::Plan,
-) -> worker::Plan {
-    let local_model = engine.is_some();
+fn worker_plan(values: &mut Values<'_>, shape: &master::Shape, answering: &Answering, log: &log::Plan) -> worker::Plan {
+    let local_model = answering.engine.is_some();
     worker::Plan {
         threads: values.count("threads") as usize,
         connections_max: values.count("worker_connections"),
         requests: (values.count("max_requests"), values.count("max_requests_jitter")),
         http: http_plan(values, shape, local_model),
-        chat: chat_plan(values, upstreams, engine, engine_socket),
+        chat: model::chat_plan(values, answering),
         store: store(values),
         limits: limits(values),
         log: log.clone(),
@@ -342,49 +225,6 @@ fn redis(values: &mut Values<'_>) -> Option<limit::Target> {
 fn ranges(text: &str) -> Result<Vec<limit::client::Cidr>, String> {
     let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
     entries.map(|entry| entry.parse().map_err(|error: limit::client::CidrError| error.to_string())).collect()
-}
-
-fn chat_plan(
-    values: &mut Values<'_>,
-    upstreams: Vec<Target>,
-    engine: Option<&engine::Settings>,
-    socket: &[u8],
-) -> chat::Plan {
-    let tokens_max = values.count("max_tokens");
-    let context_tokens_max = match engine {
-        Some(engine) => u64::from(engine.context) * ENGINE_ESTIMATE,
-        None => values.count("upstream_context").saturating_sub(tokens_max),
-    };
-    let targets = match engine {
-        Some(_) => vec![Target {
-            place: Place::Unix(abstract_path(socket)),
-            authority: "localhost".into(),
-            base_path: "/v1".into(),
-            bearer: None,
-            own: true,
-        }],
-        None => upstreams,
-    };
-    chat::Plan {
-        targets,
-        engine: engine.is_some(),
-        limits: Limits {
-            connect: values.seconds("upstream_connect_timeout"),
-            first_token: values.seconds("upstream_first_token_timeout"),
-            idle: values.seconds("upstream_idle_timeout"),
-        },
-        model: values.text("chat_model"),
-        system_prompt: values.text("system_prompt"),
-        tokens_max: tokens_max as u32,
-        temperature: values.decimal("temperature") as f32,
-        context_tokens_max: context_tokens_max as usize,
-    }
-}
-
-/// A path that begins with a NUL byte is an abstract name.
-fn abstract_path(name: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    PathBuf::from(OsString::from_vec([&[0], name].concat()))
 }
 
 /// The abstract name of a bound Unix socket.
@@ -549,20 +389,6 @@ fn child_environment(environment: &[(OsString, OsString)], mended: &[(&str, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn upstreams_are_understood() {
-        let vllm = target("http://10.0.0.5:8000/v1/", Some("k")).unwrap();
-        assert_eq!((vllm.place, vllm.base_path.as_str()), (Place::Tcp("10.0.0.5".into(), 8000), "/v1"));
-        assert!(vllm.bearer.is_some_and(|bearer| bearer.is_sensitive()));
-        assert_eq!(target("http://h", None).unwrap().place, Place::Tcp("h".into(), 80));
-        assert_eq!(target("https://h/v1", None).unwrap().place, Place::Tls("h".into(), 443));
-        assert_eq!(target("unix:/run/e.sock", None).unwrap().place, Place::Unix("/run/e.sock".into()));
-        for bad in ["h:80", "http://", "http://u:secret@h/", "ftp://u:secret@h/", "https://u:secret@h/v1"] {
-            let error = target(bad, None).unwrap_err();
-            assert!(!error.contains("secret"), "{error}");
-        }
-    }
 
     #[test]
     fn an_executed_child_gets_no_secret() {

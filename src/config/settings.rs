@@ -151,6 +151,7 @@ pub const SETTINGS: &[Setting] = &[
     one(CHAT, "system_prompt", "SYSTEM_PROMPT", "", Text, "", "instructions that stand before every conversation"),
     one(CHAT, "max_tokens", "MAX_TOKENS", "max-tokens", Count(1, 1_000_000), "256", "most tokens of a reply"),
     one(CHAT, "temperature", "TEMPERATURE", "temperature", Decimal(0.0, 2.0), "0.7", "0 always picks the likeliest token"),
+    one(CHAT, "engine_command", "ENGINE_COMMAND", "engine-command", Text, "", "another engine to keep running, with its URL as the first CHAT_UPSTREAM; a program and its words, no shell"),
     one(CHAT, "engine_slots", "ENGINE_SLOTS", "engine-slots", Count(1, 64), "4", "conversations that the engine generates at once"),
     one(CHAT, "engine_context", "ENGINE_CONTEXT", "engine-context", Count(128, 1 << 20), "2048", "tokens of context of each slot"),
     one(CHAT, "engine_queue", "ENGINE_QUEUE", "engine-queue", Count(0, 10_000), "32", "chats that wait for a slot before new ones get 503"),

@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 
 /// Events that are ready go out together, up to so many bytes.
 const FRAME_BYTES_MAX: usize = 16 * 1024;
-/// Seconds after which an overloaded engine may have room.
-const RETRY_AFTER_S: &str = "1";
+/// Seconds after which an engine that stops has a successor.
+const RETRY_AFTER_S: u64 = 1;
 
 /// What all parts of one answer have in common.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ impl Stream {
     }
 
     fn break_off(&mut self, out: &mut Vec<u8>, failure: Failure) {
-        event(out, &failed(failure).1);
+        event(out, &error_of(failure).1);
         self.ended = true;
     }
 
@@ -136,18 +136,51 @@ pub(super) fn stream(stream: Stream) -> Response<Body> {
     respond(StatusCode::OK, "text/event-stream", Body::Stream(Box::new(stream)))
 }
 
-/// An error; those with 503 say when to come again.
-pub(super) fn error(status: StatusCode, body: &ErrorBody) -> Response<Body> {
-    let mut response = json(status, body);
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+/// Why there is no answer.
+pub(super) struct Refused {
+    status: StatusCode,
+    body: ErrorBody,
+    retry_after_s: Option<u64>,
+}
+
+impl Refused {
+    /// With this status.
+    pub(super) fn new(status: StatusCode, body: ErrorBody) -> Refused {
+        Refused { status, body, retry_after_s: None }
+    }
+}
+
+/// An error.
+pub(super) fn error(status: StatusCode, body: ErrorBody) -> Response<Body> {
+    refused(Refused::new(status, body))
+}
+
+/// The same; some say when to come again.
+pub(super) fn refused(refused: Refused) -> Response<Body> {
+    let mut response = json(refused.status, &refused.body);
+    if let Some(seconds) = refused.retry_after_s {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
 
-/// A reply that broke off, as an error.
-pub(super) fn failed(failure: Failure) -> (StatusCode, ErrorBody) {
+/// A reply that broke off, before it began.
+pub(super) fn failed(failure: Failure) -> Refused {
+    let (status, body) = error_of(failure);
+    let retry_after_s = match failure {
+        Failure::Evaluation => None,
+        Failure::Overloaded(seconds) => Some(seconds),
+        Failure::Stopping => Some(RETRY_AFTER_S),
+    };
+    Refused { status, body, retry_after_s }
+}
+
+fn error_of(failure: Failure) -> (StatusCode, ErrorBody) {
     let (status, code, message) = match failure {
+        Failure::Overloaded(_) => {
+            let message = "Too many requests wait for the model. Try again in a moment.";
+            (StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)
+        }
         Failure::Evaluation => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "The model failed. Try again."),
         Failure::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", "The model engine stops. Try again."),
     };

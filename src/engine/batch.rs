@@ -12,8 +12,8 @@
 use super::counters::Counters;
 use super::job::{Event, Failure, Finish, Job, Tokens};
 use super::pace::{Pace, share};
+use super::queue::{Queue, Service};
 use super::slot::{Candidate, Token, place};
-use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -72,6 +72,8 @@ pub struct Shape {
     pub slots: usize,
     /// Tokens that a slot holds.
     pub context: usize,
+    /// Requests that may wait for a slot; one more is refused.
+    pub queue: usize,
 }
 
 /// The slots and everyone in them.
@@ -79,7 +81,8 @@ pub struct Batch<E> {
     model: E,
     shape: Shape,
     slots: Vec<Slot>,
-    waiting: VecDeque<Box<Job>>,
+    waiting: Queue<Box<Job>>,
+    service: Service,
     inbox: Receiver<Message>,
     pace: Pace,
     counters: Counters,
@@ -99,6 +102,7 @@ struct Slot {
 
 struct Run {
     job: Box<Job>,
+    since: Instant,
     cached: usize,
     generated: usize,
     /// Drawn and not evaluated yet; none while the prompt is.
@@ -111,7 +115,18 @@ impl<E: Evaluate> Batch<E> {
     pub fn new(model: E, shape: Shape, inbox: Receiver<Message>, counters: Counters) -> Batch<E> {
         let slots = (0..shape.slots.max(1)).map(|_| Slot::default()).collect();
         let pace = Pace::new(BATCH_TOKENS_MAX);
-        Batch { model, shape, slots, waiting: VecDeque::new(), inbox, pace, counters, uses: 0, first: 0 }
+        Batch {
+            model,
+            shape,
+            slots,
+            waiting: Queue::default(),
+            service: Service::default(),
+            inbox,
+            pace,
+            counters,
+            uses: 0,
+            first: 0,
+        }
     }
 
     /// Evaluates a prompt and a few tokens, so that the first request finds everything in place and paced.
@@ -155,7 +170,7 @@ impl<E: Evaluate> Batch<E> {
         let mut message = self.next_message();
         loop {
             match message {
-                Ok(Some(Message::Job(job))) => self.waiting.push_back(job),
+                Ok(Some(Message::Job(job))) => self.take_in(job),
                 Ok(Some(Message::Stop)) | Err(()) => return false,
                 Ok(None) => return true,
             }
@@ -164,6 +179,15 @@ impl<E: Evaluate> Batch<E> {
                 Err(TryRecvError::Empty) => Ok(None),
                 Err(TryRecvError::Disconnected) => Err(()),
             };
+        }
+    }
+
+    fn take_in(&mut self, job: Box<Job>) {
+        let places = self.shape.queue + self.slots.len() - self.running();
+        if let Some(refused) = self.waiting.push(job.client, job, places) {
+            self.counters.refused();
+            let wait_s = self.service.wait_s(self.waiting.len(), self.slots.len());
+            let _ = refused.reply.try_send(Event::Failed(Failure::Overloaded(wait_s)));
         }
     }
 
@@ -197,17 +221,19 @@ impl<E: Evaluate> Batch<E> {
     }
 
     fn admit(&mut self) {
-        while let Some(job) = self.waiting.pop_front() {
-            let candidates: Vec<Candidate<'_>> = self.slots.iter().map(Slot::candidate).collect();
-            let Some(place) = place(&job.prompt, &candidates) else {
-                return self.waiting.push_front(job);
+        while self.running() < self.slots.len() {
+            let held = |client| {
+                self.slots.iter().filter(|slot| slot.run.as_ref().is_some_and(|run| run.job.client == client)).count()
             };
+            let Some(job) = self.waiting.pop(held) else { return };
+            let candidates: Vec<Candidate<'_>> = self.slots.iter().map(Slot::candidate).collect();
+            let Some(place) = place(&job.prompt, &candidates) else { return };
             let cached = self.prepare(place.slot, place.kept, place.copy_from);
             self.uses += 1;
             self.counters.admitted(job.prompt.len(), cached);
             let slot = &mut self.slots[place.slot];
             slot.used = self.uses;
-            slot.run = Some(Run { job, cached, generated: 0, next: None, unread_since: None });
+            slot.run = Some(Run { job, since: Instant::now(), cached, generated: 0, next: None, unread_since: None });
         }
     }
 
@@ -272,17 +298,18 @@ impl<E: Evaluate> Batch<E> {
         };
         if let Some(finish) = finish {
             active.finish(finish);
+            self.service.note(active.since.elapsed());
             *run = None;
         }
     }
 
     fn break_off(&mut self, failure: Failure) {
-        let waiting = match failure {
+        let mut waiting = match failure {
             Failure::Stopping => std::mem::take(&mut self.waiting),
-            Failure::Evaluation => VecDeque::new(),
+            Failure::Evaluation | Failure::Overloaded(_) => Queue::default(),
         };
         let running = self.slots.iter_mut().filter_map(|slot| slot.run.take()).map(|run| run.job);
-        for job in running.chain(waiting) {
+        for job in running.chain(waiting.drain()) {
             // A full channel closes without its end, which says the same.
             let _ = job.reply.try_send(Event::Failed(failure));
         }
@@ -366,191 +393,4 @@ impl Run {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::sample::Sampler;
-    use crate::engine::text::Holdback;
-    use std::sync::mpsc::{Sender, channel};
-    use std::sync::{Arc, Mutex};
-    use tokio::sync::{Semaphore, mpsc};
-
-    const END: Token = 0;
-    const BROKEN: Token = 99;
-
-    /// Says the token after the last one, up to 50, which it follows by the end; after 51 it says 51 for ever.
-    /// It checks that positions have no gaps.
-    #[derive(Default)]
-    struct Counting {
-        slots: Vec<Vec<Token>>,
-        logits: Vec<[f32; 100]>,
-        steps: Arc<Mutex<Vec<Vec<Entry>>>>,
-    }
-
-    impl Evaluate for Counting {
-        fn step(&mut self, entries: &[Entry]) -> Result<(), String> {
-            self.steps.lock().unwrap().push(entries.to_vec());
-            self.logits.clear();
-            for entry in entries {
-                assert_eq!(entry.position, self.slots[entry.slot].len(), "a gap in slot {}", entry.slot);
-                self.slots[entry.slot].push(entry.token);
-                let next = match entry.token {
-                    51 => 51,
-                    50.. => END,
-                    token => token + 1,
-                };
-                let mut logits = [0.0; 100];
-                logits[next as usize] = 1.0;
-                self.logits.push(logits);
-            }
-            let broken = entries.iter().any(|entry| entry.token == BROKEN);
-            if broken { Err("broken".into()) } else { Ok(()) }
-        }
-
-        fn logits(&self, index: usize) -> &[f32] {
-            &self.logits[index]
-        }
-
-        fn keep(&mut self, slot: usize, tokens: usize) -> bool {
-            self.slots[slot].truncate(tokens);
-            true
-        }
-
-        fn copy(&mut self, from: usize, to: usize, tokens: usize) -> bool {
-            self.slots[to] = self.slots[from][..tokens].to_vec();
-            true
-        }
-
-        fn is_end(&self, token: Token) -> bool {
-            token == END
-        }
-
-        fn piece(&self, token: Token, bytes: &mut Vec<u8>) {
-            bytes.extend(format!("{token} ").bytes());
-        }
-    }
-
-    struct Running {
-        inbox: Sender<Message>,
-        steps: Arc<Mutex<Vec<Vec<Entry>>>>,
-        places: Arc<Semaphore>,
-        thread: std::thread::JoinHandle<()>,
-    }
-
-    impl Running {
-        fn start(slots: usize, context: usize) -> Running {
-            let (inbox, messages) = channel();
-            let model = Counting { slots: vec![vec![]; slots], ..Counting::default() };
-            let steps = Arc::clone(&model.steps);
-            let batch = Batch::new(model, Shape { slots, context }, messages, Counters::none());
-            let thread = std::thread::spawn(|| batch.run());
-            Running { inbox, steps, places: Arc::new(Semaphore::new(64)), thread }
-        }
-
-        fn ask(&self, prompt: &[Token], tokens_max: usize) -> mpsc::Receiver<Event> {
-            let (reply, events) = mpsc::channel(crate::engine::job::EVENTS_MAX);
-            let permit = Arc::clone(&self.places).try_acquire_owned().unwrap();
-            let (sampler, text) = (Sampler::new(0.0, 1.0, 0), Holdback::default());
-            let job = Job { prompt: prompt.to_vec(), tokens_max, sampler, text, reply, permit };
-            self.inbox.send(Message::Job(Box::new(job))).unwrap();
-            events
-        }
-
-        fn stop(self) {
-            self.inbox.send(Message::Stop).unwrap();
-            self.thread.join().unwrap();
-        }
-    }
-
-    fn reply(mut events: mpsc::Receiver<Event>) -> (String, Option<Event>) {
-        let mut text = String::new();
-        loop {
-            match events.blocking_recv() {
-                Some(Event::Text(more)) => text.push_str(&more),
-                last => return (text, last),
-            }
-        }
-    }
-
-    fn end(finish: Finish, prompt: usize, cached: usize, completion: usize) -> Option<Event> {
-        Some(Event::End(finish, Tokens { prompt, cached, completion }))
-    }
-
-    #[test]
-    fn a_reply_ends_by_itself_by_its_limit_or_with_the_context() {
-        let running = Running::start(2, 8);
-        assert_eq!(reply(running.ask(&[46, 47], 10)), ("48 49 50 ".into(), end(Finish::Stop, 2, 0, 3)));
-        assert_eq!(reply(running.ask(&[1, 2], 3)), ("3 4 5 ".into(), end(Finish::Length, 2, 0, 3)));
-        assert_eq!(reply(running.ask(&[7, 8, 9, 10, 11, 12], 10)).1, end(Finish::Length, 6, 0, 3));
-        running.stop();
-    }
-
-    #[test]
-    fn the_next_turn_evaluates_only_what_is_new() {
-        let running = Running::start(2, 64);
-        assert_eq!(reply(running.ask(&[1, 2, 3], 4)).0, "4 5 6 7 ");
-        assert_eq!(reply(running.ask(&[1, 2, 3, 4, 5, 6, 7, 60, 44], 2)).1, end(Finish::Length, 9, 6, 2));
-        running.stop();
-    }
-
-    #[test]
-    fn a_stream_gets_a_token_in_every_step_of_anothers_prompt() {
-        let running = Running::start(2, 4096);
-        let long: Vec<Token> = (0..3000).map(|_| 60).collect();
-        let (stream, other) = (running.ask(&[1], 49), running.ask(&long, 1));
-        assert_eq!((reply(stream).1, reply(other).1), (end(Finish::Length, 1, 0, 49), end(Finish::Stop, 3000, 0, 0)));
-        let steps = running.steps.lock().unwrap().clone();
-        let stream_slot = steps[0][0].slot;
-        let while_both = steps.iter().skip(1).take_while(|step| step.iter().any(|entry| entry.slot == stream_slot));
-        assert_eq!(while_both.count(), 48);
-        assert!(steps.iter().all(|step| step.len() <= BATCH_TOKENS_MAX));
-        running.stop();
-    }
-
-    #[test]
-    fn who_leaves_makes_room_at_once() {
-        let running = Running::start(1, 4096);
-        let long: Vec<Token> = (0..4000).map(|_| 60).collect();
-        let (mut first, waiting, second) = (running.ask(&[1], 4000), running.ask(&long, 1), running.ask(&[30], 1));
-        assert!(matches!(first.blocking_recv(), Some(Event::Text(_))));
-        drop(waiting);
-        drop(first);
-        assert_eq!(reply(second).0, "31 ");
-        let evaluated: usize = running.steps.lock().unwrap().iter().map(Vec::len).sum();
-        assert!(evaluated < 200, "{evaluated} tokens: the one that left was evaluated");
-        running.stop();
-    }
-
-    #[test]
-    fn a_stream_that_nobody_reads_stalls_nobody() {
-        let running = Running::start(2, 4096);
-        let unread = running.ask(&[51], 3000);
-        while unread.len() + 3 <= crate::engine::job::EVENTS_MAX {
-            std::thread::yield_now();
-        }
-        assert_eq!(reply(running.ask(&[40], 5)).0, "41 42 43 44 45 ");
-        let paused = running.steps.lock().unwrap().len();
-        assert_eq!(reply(running.ask(&[40], 5)).0, "41 42 43 44 45 ");
-        let after = running.steps.lock().unwrap()[paused..].concat();
-        assert_eq!(after.len(), 5, "the paused stream was evaluated: {after:?}");
-        drop(unread);
-        running.stop();
-    }
-
-    #[test]
-    fn a_stop_reaches_those_that_run_and_those_that_wait() {
-        let running = Running::start(1, 4096);
-        let long: Vec<Token> = (0..4000).map(|_| 60).collect();
-        let (first, second) = (running.ask(&long, 1), running.ask(&[1], 1));
-        running.stop();
-        assert_eq!(reply(second).1, Some(Event::Failed(Failure::Stopping)));
-        assert_ne!(reply(first).1, None);
-    }
-
-    #[test]
-    fn a_batch_that_breaks_fails_its_requests_and_nothing_after() {
-        let running = Running::start(2, 64);
-        assert_eq!(reply(running.ask(&[5, BROKEN], 3)).1, Some(Event::Failed(Failure::Evaluation)));
-        assert_eq!(reply(running.ask(&[5, 6], 2)), ("7 8 ".into(), end(Finish::Length, 2, 0, 2)));
-        running.stop();
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! One request on its way through the batch, and what comes back from it.
 
 use super::{sample::Sampler, slot::Token, text::Holdback};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 /// Events that may wait for a reader; a stream that is this far behind pauses.
 pub const EVENTS_MAX: usize = 64;
@@ -19,8 +19,8 @@ pub struct Job {
     pub text: Holdback,
     /// Where the reply goes; dropped by the other side when nobody wants it any more.
     pub reply: mpsc::Sender<Event>,
-    /// Its place among those that run or wait.
-    pub permit: OwnedSemaphorePermit,
+    /// Whose it is: clients take turns.
+    pub client: u64,
 }
 
 /// What comes back. A channel that closes without [`Event::End`] broke off: the engine stops, or gave the reader up.
@@ -58,6 +58,8 @@ impl Finish {
 pub enum Failure {
     /// llama.cpp could not evaluate the batch.
     Evaluation,
+    /// Too many wait; one may ask again after so many seconds.
+    Overloaded(u64),
     /// The engine stops.
     Stopping,
 }

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 /// Streams have so long to take their error event when the engine stops.
 const STREAMS_END_MAX: Duration = Duration::from_millis(500);
@@ -66,7 +66,7 @@ async fn live(settings: &Settings, link: Option<&OwnedFd>) -> Result<(), String>
         // Nothing of ours to finish, and llama.cpp cannot be interrupted.
         _ = &mut end => fork::leave(0),
     };
-    let service = service(settings, vocabulary, work.inbox.clone(), counters)?;
+    let service = service(settings, vocabulary, work.inbox.clone())?;
     tracing::info!(target: "engine", model = service.model, slots = settings.slots, context = settings.context, "ready");
     if let Some(link) = link {
         say(link, &ToMaster::Ready.encode()).map_err(told("the master does not listen"))?;
@@ -116,13 +116,11 @@ pub(super) fn service(
     settings: &Settings,
     vocabulary: Vocabulary,
     batch: mpsc::Sender<Message>,
-    counters: Counters,
 ) -> Result<Arc<Service>, String> {
     let prompts = Prompts::new(vocabulary, settings.context as usize)?;
-    let places = Arc::new(Semaphore::new(settings.queue.saturating_add(settings.slots.max(1) as usize).min(1 << 20)));
     let stem = settings.model.file_stem().unwrap_or_default();
     let model = stem.to_string_lossy().into_owned();
-    Ok(Arc::new(Service { prompts, batch, places, counters, model, created: serve::now_s() }))
+    Ok(Arc::new(Service { prompts, batch, model, created: serve::now_s() }))
 }
 
 /// The thread that loads and evaluates.
@@ -165,9 +163,9 @@ fn prepare(
         let (asked, trained) = (settings.context, vocabulary.context_max());
         tracing::warn!(target: "engine", asked, trained, "the model was trained on a shorter context");
     }
-    let Settings { slots, context, threads, .. } = *settings;
+    let Settings { slots, context, queue, threads, .. } = *settings;
     let llama = vocabulary.open(Setup { slots, context, threads })?;
-    let shape = Shape { slots: slots.max(1) as usize, context: context as usize };
+    let shape = Shape { slots: slots.max(1) as usize, context: context as usize, queue };
     let mut batch = Batch::new(llama, shape, messages, counters);
     batch.warm(vocabulary.any_token())?;
     Ok((batch, vocabulary))

@@ -10,9 +10,11 @@
 //! TCP. The HTTP side speaks to the batch by a message each way and nothing else.
 
 pub mod batch;
+pub mod command;
 pub mod counters;
 pub mod job;
 pub mod pace;
+pub mod queue;
 pub mod sample;
 pub mod slot;
 pub mod text;
@@ -39,6 +41,7 @@ pub mod template;
 pub use life::run;
 
 use serde::{Deserialize, Serialize};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
 /// The environment variable that carries [`Settings`] as JSON over the exec.
@@ -48,6 +51,30 @@ pub const SETTINGS_VARIABLE: &str = "CHATCORN_ENGINE";
 /// tens of microseconds and then sleeps. With the default (300,000 turns, longer than a time slice) a waiting thread
 /// eats the time of the one that it waits for as soon as anything else wants the processors.
 pub const ENVIRONMENT: &[(&str, &str)] = &[("GOMP_SPINCOUNT", "10000")];
+
+/// Connections that the engine takes at once; the workers pool theirs.
+pub const CONNECTIONS_MAX: usize = 512;
+
+/// The engine that the master keeps alive.
+#[derive(Clone, Debug)]
+pub enum Plan {
+    /// Ours.
+    Own(Settings),
+    /// Another one.
+    Command(Box<command::Command>),
+}
+
+impl Plan {
+    /// Everything in it as one number: a reload that changes it replaces the engine.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match self {
+            Plan::Own(settings) => settings.to_json().hash(&mut hasher),
+            Plan::Command(command) => command.hash(&mut hasher),
+        }
+        hasher.finish()
+    }
+}
 
 /// What the master tells the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

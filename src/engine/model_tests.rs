@@ -48,7 +48,7 @@ impl Served {
             let counters = Counters::over(board.engine());
             let work = life::Work::begin(&settings, counters).unwrap();
             let vocabulary = work.loaded.await.unwrap().unwrap();
-            let service = life::service(&settings, vocabulary, work.inbox, counters).unwrap();
+            let service = life::service(&settings, vocabulary, work.inbox).unwrap();
             let listener = tokio::net::UnixListener::bind(bound).unwrap();
             tell.send(()).unwrap();
             serve::listen(listener, service, stopping).await;

@@ -1,10 +1,11 @@
 //! The engine's HTTP API: who may connect, what is answered, and how a request becomes a job.
 
-use super::answer::{self, Body, Identity, Stream};
+use super::CONNECTIONS_MAX;
+use super::answer::{self, Body, Identity, Refused, Stream};
 use super::batch::Message;
-use super::counters::Counters;
 use super::job::{EVENTS_MAX, Event, Failure, Job};
 use super::prompt::{Prompt, Prompts, random};
+use crate::chat::upstream::CLIENT;
 use crate::chat::wire::{ErrorBody, Models, Request as Chat};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -24,16 +25,11 @@ const BODY_BYTES_MAX: usize = 2 << 20;
 const BODY_MAX: Duration = Duration::from_secs(30);
 /// An idle connection is kept for so long: longer than the workers keep theirs.
 const IDLE_MAX: Duration = Duration::from_secs(120);
-/// Connections at once; the workers pool theirs.
-const CONNECTIONS_MAX: usize = 512;
 
 /// What every connection shares.
 pub(super) struct Service {
     pub(super) prompts: Prompts,
     pub(super) batch: Sender<Message>,
-    /// One permit for each slot and for each place in the queue.
-    pub(super) places: Arc<Semaphore>,
-    pub(super) counters: Counters,
     /// The model's name, as requests give it.
     pub(super) model: String,
     /// Epoch seconds of the start.
@@ -107,20 +103,21 @@ impl Service {
         match (request.uri().path(), request.method()) {
             ("/v1/chat/completions", &Method::POST) => match self.chat(request).await {
                 Ok(response) => response,
-                Err((status, body)) => answer::error(status, &body),
+                Err(refused) => answer::refused(refused),
             },
             ("/v1/models", &Method::GET) => answer::json(StatusCode::OK, &Models::one(&self.model, self.created)),
             ("/health", &Method::GET) => answer::json(StatusCode::OK, &serde_json::json!({ "status": "ok" })),
             ("/v1/chat/completions", _) => not_allowed("POST"),
             ("/v1/models" | "/health", _) => not_allowed("GET"),
-            _ => answer::error(StatusCode::NOT_FOUND, &invalid("not_found", "There is nothing here.")),
+            _ => answer::error(StatusCode::NOT_FOUND, invalid("not_found", "There is nothing here.")),
         }
     }
 
-    async fn chat(&self, request: Request<Incoming>) -> Result<Response<Body>, (StatusCode, ErrorBody)> {
+    async fn chat(&self, request: Request<Incoming>) -> Result<Response<Body>, Refused> {
+        let client = client(&request);
         let chat = read(request).await?;
-        let prompt = self.prompts.prepare(&chat).map_err(|body| (StatusCode::BAD_REQUEST, body))?;
-        let mut events = self.submit(prompt)?;
+        let prompt = self.prompts.prepare(&chat).map_err(|body| Refused::new(StatusCode::BAD_REQUEST, body))?;
+        let mut events = self.submit(prompt, client)?;
         let identity = self.identity();
         // The head waits for the first event, so that a failure before it has its own status.
         let first = match events.recv().await {
@@ -134,15 +131,10 @@ impl Service {
         }
     }
 
-    fn submit(&self, prompt: Prompt) -> Result<mpsc::Receiver<Event>, (StatusCode, ErrorBody)> {
-        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            self.counters.refused();
-            let message = "Too many requests wait for the model. Try again in a moment.";
-            (StatusCode::SERVICE_UNAVAILABLE, ErrorBody::new("server_error", "overloaded", message))
-        })?;
+    fn submit(&self, prompt: Prompt, client: u64) -> Result<mpsc::Receiver<Event>, Refused> {
         let (reply, events) = mpsc::channel(EVENTS_MAX);
         let Prompt { tokens, tokens_max, sampler, text } = prompt;
-        let job = Job { prompt: tokens, tokens_max, sampler, text, reply, permit };
+        let job = Job { prompt: tokens, tokens_max, sampler, text, reply, client };
         self.batch.send(Message::Job(Box::new(job))).map_err(|_| answer::failed(Failure::Stopping))?;
         Ok(events)
     }
@@ -153,11 +145,7 @@ impl Service {
     }
 }
 
-async fn whole(
-    identity: Identity,
-    first: Event,
-    mut events: mpsc::Receiver<Event>,
-) -> Result<Response<Body>, (StatusCode, ErrorBody)> {
+async fn whole(identity: Identity, first: Event, mut events: mpsc::Receiver<Event>) -> Result<Response<Body>, Refused> {
     let mut text = String::new();
     let mut next = Some(first);
     loop {
@@ -171,22 +159,32 @@ async fn whole(
     }
 }
 
-async fn read(request: Request<Incoming>) -> Result<Chat, (StatusCode, ErrorBody)> {
+/// Whose request it is, as the worker that passes it on says; without that all are one.
+fn client(request: &Request<Incoming>) -> u64 {
+    let said = request.headers().get(CLIENT).and_then(|value| value.to_str().ok());
+    said.and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or_default()
+}
+
+async fn read(request: Request<Incoming>) -> Result<Chat, Refused> {
     let body = tokio::time::timeout(BODY_MAX, Limited::new(request.into_body(), BODY_BYTES_MAX).collect()).await;
-    let too_late = || (StatusCode::REQUEST_TIMEOUT, invalid("request_timeout", "The body did not come in time."));
+    let too_late =
+        || Refused::new(StatusCode::REQUEST_TIMEOUT, invalid("request_timeout", "The body did not come in time."));
     let bytes =
         body.map_err(|_| too_late())?.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
-            true => (StatusCode::PAYLOAD_TOO_LARGE, invalid("payload_too_large", "A body has at most 2 MiB.")),
-            false => (StatusCode::BAD_REQUEST, invalid("invalid_request", "The body broke off.")),
+            true => {
+                Refused::new(StatusCode::PAYLOAD_TOO_LARGE, invalid("payload_too_large", "A body has at most 2 MiB."))
+            }
+            false => Refused::new(StatusCode::BAD_REQUEST, invalid("invalid_request", "The body broke off.")),
         })?;
     serde_json::from_slice(&bytes.to_bytes()).map_err(|error| {
-        (StatusCode::BAD_REQUEST, invalid("invalid_json", format!("The body is not understood: {error}")))
+        let body = invalid("invalid_json", format!("The body is not understood: {error}"));
+        Refused::new(StatusCode::BAD_REQUEST, body)
     })
 }
 
 fn not_allowed(allow: &'static str) -> Response<Body> {
     let body = invalid("method_not_allowed", format!("Use {allow}."));
-    let mut response = answer::error(StatusCode::METHOD_NOT_ALLOWED, &body);
+    let mut response = answer::error(StatusCode::METHOD_NOT_ALLOWED, body);
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
     response
 }

@@ -15,12 +15,15 @@ impl App {
         let ask = Ask::parse(&bytes)?;
         let streamed = ask.stream;
         let mut spend = self.spend(ask.prompt_bytes(), self.chat.tokens_max(), &mut context).await?;
-        let mut turn = self.chat.open(ask, principal(&context), self.call(&context)).await?;
+        let opening = self.chat.clone().open(ask, principal(&context), self.call(&context));
         if streamed {
+            let opened = events::open(opening).await?;
             let headers = self.headers.base(Base::Events, context.origin);
             let until = self.deadline(&context);
-            return Ok(with(StatusCode::OK, headers, events::start(turn, context.access.id().clone(), until, spend)));
+            let started = events::start(opened, context.access.id().clone(), until, spend);
+            return Ok(with(StatusCode::OK, headers, started));
         }
+        let mut turn = opening.await?;
         let id = context.access.id().text().to_owned();
         loop {
             if let Delta::Done(reply) = spend.passes(turn.next(&id).await?) {

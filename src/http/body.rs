@@ -1,14 +1,14 @@
 //! Bodies: a request's, read with its limits, and a response's, which carries the access record to its end.
 
 use super::access::Access;
-use super::events;
+use super::events::{self, Opening};
 use super::fault::{Code, Fault};
 use super::head::Refusal;
 use super::ids::Id;
 use super::spend::Spend;
 use super::strict::{Ledger, Times};
 use crate::board::held::Phase;
-use crate::chat::upstream::Relay;
+use crate::chat::upstream::{KEEP_ALIVE, Relay, Relayed};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 /// Bytes of request bodies that one worker holds at once (`OPERATIONS.md`).
 const HELD_BYTES_MAX: u64 = 64 << 20;
@@ -39,6 +39,32 @@ enum Content {
     Whole(Bytes),
     Stream(mpsc::Receiver<Bytes>),
     Relay(Box<Relay>, Id, Box<Spend>),
+    Late(Box<Late>),
+}
+
+/// A relay that has not begun.
+struct Late {
+    opening: Opening<Relayed>,
+    timer: Pin<Box<Sleep>>,
+    id: Id,
+    spend: Spend,
+}
+
+impl Late {
+    /// A comment, or what the relay begins with.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Relayed>, Bytes>> {
+        match self.opening.as_mut().poll(cx) {
+            Poll::Ready(Ok(relayed)) => Poll::Ready(Ok(Some(relayed))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(events::error_chunk(error, self.id.text()))),
+            Poll::Pending => {
+                ready!(self.timer.as_mut().poll(cx));
+                self.timer.as_mut().reset(Instant::now() + KEEP_ALIVE);
+                // Registers the next waking; it is 15 s away.
+                let _ = self.timer.as_mut().poll(cx);
+                Poll::Ready(Ok(None))
+            }
+        }
+    }
 }
 
 impl Body {
@@ -63,20 +89,28 @@ impl Body {
         Body { content: Content::Relay(relay, id, spend), access: None }
     }
 
+    /// The same before the upstream has said anything: comments until it does.
+    pub fn late_relay(opening: Opening<Relayed>, id: Id, spend: Spend) -> Body {
+        let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
+        Body { content: Content::Late(Box::new(Late { opening, timer, id, spend })), access: None }
+    }
+
     /// The access record ends with this body, or when it is dropped.
     pub fn recorded(mut self, access: Box<Access>) -> Body {
         access.waits_for(match self.content {
             Content::Empty | Content::Whole(_) => Phase::Answer,
+            Content::Late(_) => Phase::Upstream,
             Content::Stream(_) | Content::Relay(..) => Phase::Stream,
         });
         self.access = Some(access);
         self
     }
 
-    fn sent(&mut self, bytes: usize) {
+    fn piece(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if let Some(access) = &mut self.access {
-            access.sent(bytes);
+            access.sent(bytes.len());
         }
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 }
 
@@ -85,8 +119,23 @@ impl http_body::Body for Body {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Content::Late(late) = &mut self.content {
+            match ready!(late.poll(cx)) {
+                Ok(None) => return self.piece(events::COMMENT),
+                Ok(Some(Relayed::Stream(relay))) => {
+                    let spend = Box::new(std::mem::take(&mut late.spend));
+                    self.content = Content::Relay(relay, late.id.clone(), spend);
+                }
+                // Of an upstream that was asked for a stream.
+                Ok(Some(Relayed::Whole(_))) => self.content = Content::Empty,
+                Err(last) => {
+                    self.content = Content::Empty;
+                    return self.piece(last);
+                }
+            }
+        }
         let next = match &mut self.content {
-            Content::Empty => None,
+            Content::Empty | Content::Late(_) => None,
             Content::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 self.content = Content::Empty;
@@ -106,10 +155,7 @@ impl http_body::Body for Body {
             },
         };
         match next {
-            Some(bytes) => {
-                self.sent(bytes.len());
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
-            }
+            Some(bytes) => self.piece(bytes),
             None => Poll::Ready(None),
         }
     }
@@ -122,7 +168,7 @@ impl http_body::Body for Body {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Stream(_) | Content::Relay(..) => SizeHint::default(),
+            Content::Stream(_) | Content::Relay(..) | Content::Late(_) => SizeHint::default(),
         }
     }
 }

@@ -5,25 +5,73 @@ use super::fault::{Fault, Shape};
 use super::ids::Id;
 use super::spend::Spend;
 use crate::chat::error::Error;
+use crate::chat::upstream::KEEP_ALIVE;
 use crate::chat::{Delta, Turn};
 use bytes::Bytes;
 use serde::Serialize;
-use std::time::Duration;
+use std::pin::Pin;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Silence after which a comment shows proxies that the connection lives (`API.md`).
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Shows proxies that the connection lives.
+pub const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
+
+/// A reply that begins later.
+pub type Opening<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
+
+/// A stream whose head can go out.
+pub enum Opened<T> {
+    /// The reply has begun.
+    Now(T),
+    /// It has not, but proxies want to see something.
+    Later(Opening<T>),
+}
+
+/// Waits for the first token, so that a failure before it has its own status and another upstream can be asked; but not
+/// longer than a silence may last: then the head goes out, and what fails after that is an event.
+///
+/// # Errors
+/// What fails until then.
+pub async fn open<T>(opening: impl Future<Output = Result<T, Error>> + Send + 'static) -> Result<Opened<T>, Error> {
+    let mut opening: Opening<T> = Box::pin(opening);
+    match timeout(KEEP_ALIVE, opening.as_mut()).await {
+        Ok(opened) => opened.map(Opened::Now),
+        Err(_) => Ok(Opened::Later(opening)),
+    }
+}
 
 /// Starts the pump; what it sends is the body. A reader that is slower than `until` allows is given up.
-pub fn start(turn: Turn, id: Id, until: Instant, spend: Spend) -> Body {
+pub fn start(opened: Opened<Turn>, id: Id, until: Instant, spend: Spend) -> Body {
     let (sender, body) = Body::stream();
     tokio::spawn(async move {
-        let pumping = pump(turn, &sender, id.text(), spend);
+        let pumping = async {
+            match opened {
+                Opened::Now(turn) => pump(turn, &sender, id.text(), spend).await,
+                Opened::Later(opening) => match late(opening, &sender).await {
+                    Some(Ok(turn)) => pump(turn, &sender, id.text(), spend).await,
+                    Some(Err(error)) => drop(sender.send(failure(error, id.text())).await),
+                    None => {}
+                },
+            }
+        };
         // Either limit drops the turn, which cancels the upstream's call and stores what there is.
         let _ = timeout_at(until + KEEP_ALIVE, pumping).await;
     });
     body
+}
+
+/// Comments until the reply begins; `None` when nobody reads any more.
+async fn late(mut opening: Opening<Turn>, sender: &Sender<Bytes>) -> Option<Result<Turn, Error>> {
+    loop {
+        sender.send(COMMENT).await.ok()?;
+        tokio::select! {
+            biased;
+            () = sender.closed() => return None,
+            opened = timeout(KEEP_ALIVE, opening.as_mut()) => if let Ok(opened) = opened {
+                return Some(opened);
+            },
+        }
+    }
 }
 
 /// Ends when the reply does, or when nobody reads any more.
@@ -35,7 +83,7 @@ async fn pump(mut turn: Turn, sender: &Sender<Bytes>, id: &str, mut spend: Spend
             next = timeout(KEEP_ALIVE, turn.next(id)) => next.map(|next| next.map(|delta| spend.passes(delta))),
         };
         let (event, last) = match next {
-            Err(_) => (Bytes::from_static(b": keep-alive\n\n"), false),
+            Err(_) => (COMMENT, false),
             Ok(Ok(Delta::Text(delta))) => (event("", &DeltaEvent { delta: &delta }), false),
             Ok(Ok(Delta::Done(reply))) => (event("done", &reply), true),
             Ok(Err(error)) => (failure(error, id), true),

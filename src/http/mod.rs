@@ -60,6 +60,7 @@ use ids::Ids;
 use leaving::Leaving;
 use route::{Miss, Route};
 use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 use strict::{Ledger, Times};
@@ -96,7 +97,7 @@ pub struct App {
     headers: Headers,
     intake: Intake,
     ids: Ids,
-    chat: Chat,
+    chat: Arc<Chat>,
     limiter: Option<Limiter>,
     door: Option<Arc<Door>>,
     connections: Arc<Connections>,
@@ -143,7 +144,7 @@ impl App {
             door,
             intake,
             ids: Ids::new()?,
-            chat,
+            chat: Arc::new(chat),
             limiter,
             connections,
             lane: own.lane(number),
@@ -352,6 +353,7 @@ impl App {
             request_id: context.access.id().header(),
             traceparent: context.headers.get("traceparent").cloned(),
             deadline: self.deadline(context),
+            client: client_number(context),
         }
     }
 
@@ -389,6 +391,17 @@ fn principal(context: &Context<'_>) -> Principal {
         return Principal::key(&caller.id);
     }
     Principal::visitor(address(context.client), context.origin.map(HeaderValue::as_bytes))
+}
+
+/// Whose turn a chat is, as a number that all workers agree on: the key's, else the address's, IPv6 by its /64.
+fn client_number(context: &Context<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match (&context.caller, address(context.client)) {
+        (Some(caller), _) => caller.id.hash(&mut hasher),
+        (None, Some(std::net::IpAddr::V6(address))) => address.octets()[..8].hash(&mut hasher),
+        (None, address) => address.hash(&mut hasher),
+    }
+    hasher.finish()
 }
 
 fn with(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {

@@ -1,5 +1,6 @@
 //! `/v1`, OpenAI's own API: a request is looked at and passed on, and so is what comes back. Nothing is stored.
 
+use super::events::{self, Opened};
 use super::headers::Base;
 use super::{Answer, App, Context, Incoming, with};
 use crate::chat::upstream::Relayed;
@@ -13,18 +14,24 @@ pub const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 impl App {
     pub(super) async fn complete(&self, body: Incoming, mut context: Context<'_>) -> Answer {
         let ask = self.chat.read(self.read(body, &mut context).await?)?;
+        let streamed = ask.stream;
         let reply_tokens = ask.tokens_max.unwrap_or(self.chat.tokens_max());
         let mut spend = self.spend(ask.prompt_bytes, reply_tokens, &mut context).await?;
-        match self.chat.relay(&ask, &self.call(&context)).await? {
-            Relayed::Whole(json) => {
+        let relaying = self.chat.clone().relay(ask, self.call(&context));
+        let opened = match streamed {
+            true => events::open(relaying).await?,
+            false => Opened::Now(relaying.await?),
+        };
+        let id = context.access.id().clone();
+        let relay = match opened {
+            Opened::Now(Relayed::Whole(json)) => {
                 spend.whole(&json);
-                Ok(self.ok(Base::Api, &context, json))
+                return Ok(self.ok(Base::Api, &context, json));
             }
-            Relayed::Stream(relay) => {
-                let headers = self.headers.base(Base::Events, context.origin);
-                Ok(with(StatusCode::OK, headers, Body::relay(relay, context.access.id().clone(), Box::new(spend))))
-            }
-        }
+            Opened::Now(Relayed::Stream(relay)) => Body::relay(relay, id, Box::new(spend)),
+            Opened::Later(opening) => Body::late_relay(opening, id, spend),
+        };
+        Ok(with(StatusCode::OK, self.headers.base(Base::Events, context.origin), relay))
     }
 
     pub(super) async fn models(&self, context: Context<'_>) -> Answer {

@@ -7,7 +7,8 @@ use super::handover::{Origin, Parcel, proof};
 use super::roster::{Child, Kind};
 use crate::board::{Board, Sender};
 use crate::chat::store;
-use crate::engine::{SETTINGS_VARIABLE, Settings};
+use crate::engine::command::{self, Command};
+use crate::engine::{self, SETTINGS_VARIABLE, Settings};
 use crate::log::writer;
 use crate::log::{self, pipe, pipe::Pipes};
 use crate::sys::fork::{fork_child, leave};
@@ -166,8 +167,10 @@ impl Launcher {
     }
 
     fn engine(&mut self, plan: &Plan) -> io::Result<Made> {
-        let (Some(engine), Some(socket)) = (&plan.engine, &self.engine_socket) else {
-            return Err(io::Error::other("no engine is configured"));
+        let (engine, socket) = match (&plan.engine, &self.engine_socket) {
+            (Some(engine::Plan::Own(engine)), Some(socket)) => (engine, socket),
+            (Some(engine::Plan::Command(command)), _) => return self.engine_command(plan, command),
+            _ => return Err(io::Error::other("no engine is configured")),
         };
         let socket = socket.try_clone()?;
         let writer = self.log_end(Sender::Engine)?;
@@ -192,6 +195,21 @@ impl Launcher {
             signal::unblock_all()?;
             let args: Vec<OsString> = vec!["chatcorn".into(), "engine".into()];
             match exec::exec(OsStr::new("/proc/self/exe"), &args, &environment)? {}
+        })?;
+        Ok((pid, ours))
+    }
+
+    /// The keeper of another engine; see [`command`].
+    fn engine_command(&mut self, plan: &Plan, command: &Command) -> io::Result<Made> {
+        let writer = self.log_end(Sender::Engine)?;
+        let (ours, theirs) = fd::packet_pair()?;
+        let board = self.board;
+        let pid = self.child("engine", plan, &[writer.as_raw_fd(), theirs.as_raw_fd()], true, || {
+            fd::place(&writer, 1)?;
+            fd::place(&writer, 2)?;
+            let log =
+                || log::start(&plan.log, Sender::Engine, writer.try_clone().map_err(|error| error.to_string())?, board);
+            command::run(command, &plan.environment, theirs.try_clone()?, log)
         })?;
         Ok((pid, ours))
     }

@@ -80,7 +80,7 @@ pub struct Plan {
     /// The log process's.
     pub log: log::Plan,
     /// The engine's; `None` where an upstream answers.
-    pub engine: Option<engine::Settings>,
+    pub engine: Option<engine::Plan>,
     /// The operators' socket.
     pub control: PathBuf,
     /// The user that children run as.

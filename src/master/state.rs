@@ -25,8 +25,8 @@ use std::time::Duration;
 
 /// A kept connection may bring one more request for so long after the worker was told to drain.
 const GRACE: Duration = Duration::from_secs(5);
-/// Loading a model takes this long at most.
-const ENGINE_BOOT_LIMIT: Duration = Duration::from_secs(180);
+/// Loading a model takes this long at most: a large one from a slow disk takes minutes.
+const ENGINE_BOOT_LIMIT: Duration = Duration::from_secs(600);
 /// Bringing a schema up to date takes this long at most.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(120);
 /// A told child that is not gone so long after its limit is killed.

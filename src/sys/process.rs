@@ -131,3 +131,8 @@ pub fn is_root() -> bool {
 pub fn kill(pid: i32, signal: Signal) -> bool {
     pid > 1 && nix::sys::signal::kill(Pid::from_raw(pid), signal).is_ok()
 }
+
+/// Sends `signal` to the process group that a child of ours leads. The caller knows that the child is not reaped yet.
+pub fn kill_group(leader: i32, signal: Signal) -> bool {
+    leader > 1 && nix::sys::signal::killpg(Pid::from_raw(leader), signal).is_ok()
+}

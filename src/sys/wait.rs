@@ -1,7 +1,7 @@
 //! Reaping: every child that has ended, ours or adopted, and how.
 
 use nix::errno::Errno;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use std::fmt;
 
@@ -45,6 +45,12 @@ pub fn until_ended(pid: i32) -> Option<How> {
             Err(_) => return None,
         }
     }
+}
+
+/// True when this child has ended; it is not reaped by this, so its process id stays its own.
+pub fn has_ended(pid: i32) -> bool {
+    let look = WaitPidFlag::WNOHANG | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+    !matches!(waitid(Id::Pid(Pid::from_raw(pid)), look), Ok(WaitStatus::StillAlive))
 }
 
 /// Reaps every child that has ended, without waiting. As PID 1 that includes orphans: the caller must ignore

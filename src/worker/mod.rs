@@ -108,7 +108,7 @@ pub fn run(kit: Kit) -> i32 {
         walls.report();
         let store = Store::open(&kit.plan.store).map_err(|error| format!("session store: {error}"))?;
         let shared = Shared {
-            health: Arc::new(chat::Watch::new(kit.board, kit.plan.chat.engine)),
+            health: Arc::new(chat::Watch::new(kit.board, &kit.plan.chat)),
             plan: kit.plan,
             store,
             limits: kit.limits,

@@ -1,5 +1,6 @@
 """What a program that uses the openai package does, and what it has to see. Arguments: base URL, which part."""
 import sys
+import time
 
 import openai
 from openai import OpenAI
@@ -83,6 +84,14 @@ def limited():
         headers = error.response.headers
         assert headers["x-should-retry"] == "false" and int(headers["retry-after"]) > 60, headers
         assert "ratelimit" in headers and headers["access-control-allow-origin"] == "*"
+
+
+def again():
+    """The first answer is a 503 that asks for a second; the library waits for it and gets the second."""
+    begun = time.monotonic()
+    answer = client(max_retries=2).chat.completions.create(model="any", messages=messages)
+    assert answer.choices[0].message.content == "one two three", answer
+    assert time.monotonic() - begun >= 1, "it did not wait as long as it was told to"
 
 
 def busy():

@@ -15,6 +15,8 @@ pub enum Way {
     Held,
     /// Nothing at all.
     Silent,
+    /// Nothing until it is released, then as `Instant`.
+    Late,
     /// A 500 that holds a secret.
     Fails,
     /// One piece, then the end of the connection.
@@ -35,6 +37,8 @@ pub enum Way {
     Refuses,
     /// A 503 that asks for 7 s.
     Busy,
+    /// The same for the first request of all, with 1 s; then as `Instant`.
+    Mends,
     /// Instant; but it closes a connection when the second request comes on it, without a word.
     OnceEach,
     /// This text (escaped as in JSON) and nothing else.
@@ -97,6 +101,7 @@ fn serve(stream: TcpStream, way: Way, heard: &Heard, gone: &Sender<()>, gate: &(
         let way = match way {
             Way::Load if body.contains(r#""drip""#) => Way::Load,
             Way::OnceEach if served => return,
+            Way::Mends if std::mem::replace(&mut *gate.0.lock().unwrap(), true) => Way::Instant,
             Way::Load | Way::OnceEach => Way::Instant,
             way => way,
         };
@@ -105,10 +110,18 @@ fn serve(stream: TcpStream, way: Way, heard: &Heard, gone: &Sender<()>, gate: &(
         if heard.0.send(head).is_err() || heard.1.send(body.clone()).is_err() {
             return;
         }
+        let way = match way {
+            Way::Late if released_or_left(&stream, gone, gate) => Way::Instant,
+            Way::Late => return,
+            way => way,
+        };
         let streams = body.replace(' ', "").contains(r#""stream":true"#);
         let answered = match way {
             Way::Instant if models => json(&stream, "200 OK", MODELS),
             Way::Instant if !streams => json(&stream, "200 OK", COMPLETION),
+            Way::Held if !streams => {
+                released_or_left(&stream, gone, gate).then(|| json(&stream, "200 OK", COMPLETION)).flatten()
+            }
             way => answer(&stream, way, gone, gate),
         };
         if answered.is_none() {
@@ -167,6 +180,9 @@ fn answer(mut stream: &TcpStream, way: Way, gone: &Sender<()>, gate: &(Mutex<boo
         Way::Fails => return json(stream, "500 X", SECRET),
         Way::Refuses => return json(stream, "400 X", SECRET),
         Way::Busy => return json(stream, "503 X", r#"{"error":{"message":"x","type":"x","code":"overloaded"}}"#),
+        Way::Mends => {
+            return send("HTTP/1.1 503 X\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n");
+        }
         Way::Noise => return send("\u{1}\u{2} hello, this is no HTTP\r\n\r\n").and(None),
         Way::Junk => return send(&format!("{head}{}", chunk("[1,2]"))),
         Way::ErrorEvent => return send(&format!("{first}{}0\r\n\r\n", chunk(SECRET))),
@@ -202,7 +218,7 @@ fn answer(mut stream: &TcpStream, way: Way, gone: &Sender<()>, gate: &(Mutex<boo
                 std::thread::park_timeout(std::time::Duration::from_millis(20));
             }
         }
-        Way::Instant | Way::OnceEach => send(&first)?,
+        Way::Instant | Way::OnceEach | Way::Late => send(&first)?,
     }
     let usage = r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"fake","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}}"#;
     let finish = r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"fake","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;

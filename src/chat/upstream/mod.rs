@@ -12,10 +12,10 @@ pub mod connector;
 mod events;
 mod relay;
 mod reply;
-mod rest;
+pub mod rest;
 pub mod sse;
 
-pub use relay::{Ending, Relay, Relayed};
+pub use relay::{Ending, KEEP_ALIVE, Relay, Relayed};
 pub use reply::{Piece, Stream};
 
 use super::error::{Error, Refusal};
@@ -23,12 +23,14 @@ use super::wire::{ErrorBody, Models, Request};
 use crate::sys::clock;
 use bytes::Bytes;
 use connector::{Connector, Place};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rest::Rest;
+use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -42,6 +44,9 @@ const IDLE_KEPT: Duration = Duration::from_secs(20);
 pub const TARGETS_MAX: usize = 16;
 /// What a client is told to wait for when an upstream says nothing.
 const RETRY_S: u64 = 2;
+
+/// Tells our own engine whose a request is, as a hexadecimal number: clients take turns there.
+pub const CLIENT: HeaderName = HeaderName::from_static("x-chatcorn-client");
 
 /// One upstream as configured.
 #[derive(Clone, Debug)]
@@ -78,12 +83,15 @@ pub struct Call {
     pub traceparent: Option<HeaderValue>,
     /// The whole request's end.
     pub deadline: Instant,
+    /// Whose it is, as a number: see [`super::admission`].
+    pub client: u64,
 }
 
 /// All upstreams, in order of preference.
 pub struct Upstream {
     ways: Vec<Way>,
     limits: Limits,
+    rests: Arc<[Rest]>,
 }
 
 /// The way to one of them.
@@ -91,7 +99,6 @@ struct Way {
     target: Target,
     connector: Connector,
     client: Client<Connector, Full<Bytes>>,
-    rest: Rest,
 }
 
 /// What an upstream is asked for.
@@ -111,10 +118,11 @@ struct Answer {
 }
 
 impl Upstream {
-    /// A client with its own connection pools; made inside a runtime.
-    pub fn new(targets: Vec<Target>, limits: Limits) -> Upstream {
-        let ways = targets.into_iter().take(TARGETS_MAX).map(|target| Way::new(target, limits.connect)).collect();
-        Upstream { ways, limits }
+    /// A client with its own connection pools; made inside a runtime. `rests` is what all threads of the worker know of
+    /// the upstreams, one for each.
+    pub fn new(targets: Vec<Target>, limits: Limits, rests: Arc<[Rest]>) -> Upstream {
+        let ways = targets.into_iter().zip(&*rests).map(|(target, _)| Way::new(target, limits.connect)).collect();
+        Upstream { ways, limits, rests }
     }
 
     /// True when any of them accepts a connection now.
@@ -135,14 +143,14 @@ impl Upstream {
         let body = serde_json::to_vec(request).map_err(|error| Error::Upstream(error.to_string()))?;
         let body = Bytes::from(body);
         let (mut tried, mut failure) = (0, none());
-        while let Some(way) = self.next(&mut tried) {
+        while let Some((way, rest)) = self.next(&mut tried) {
             let begun = match self.send(way, Wish::Stream, &body, call).await {
                 Ok(answer) => Stream::begin(answer, self.limits.idle, call.deadline).await,
                 // The request is ours, so a refusal of it is no fault of the client's.
                 Err(Error::Refused(refusal)) => Err(Error::Upstream(refusal.inside)),
                 Err(error) => Err(error),
             };
-            match way.saw(begun) {
+            match way.saw(rest, begun) {
                 Err(error) if !error.is_final() => failure = error,
                 begun => return begun,
             }
@@ -157,7 +165,7 @@ impl Upstream {
     pub async fn relay(&self, body: &Bytes, stream: bool, call: &Call, ending: Ending) -> Result<Relayed, Error> {
         let wish = if stream { Wish::Stream } else { Wish::Whole };
         let (mut tried, mut failure) = (0, none());
-        while let Some(way) = self.next(&mut tried) {
+        while let Some((way, rest)) = self.next(&mut tried) {
             let begun = match self.send(way, wish, body, call).await {
                 Ok(answer) if stream && answer.is_stream() => {
                     Relay::begin(answer, self.limits.idle, call.deadline, ending.clone()).await.map(Relayed::Stream)
@@ -166,7 +174,7 @@ impl Upstream {
                 Ok(answer) => relay::whole(answer, ending.clone()).await.map(Relayed::Whole),
                 Err(error) => Err(error),
             };
-            match way.saw(begun) {
+            match way.saw(rest, begun) {
                 Err(error) if !error.is_final() => failure = error,
                 begun => return begun,
             }
@@ -180,7 +188,7 @@ impl Upstream {
     /// The last upstream's failure, when none can.
     pub async fn models(&self, call: &Call) -> Result<Bytes, Error> {
         let (mut tried, mut failure) = (0, none());
-        while let Some(way) = self.next(&mut tried) {
+        while let Some((way, _)) = self.next(&mut tried) {
             let told = match self.send(way, Wish::Models, &Bytes::new(), call).await {
                 Ok(answer) => answer.collect().await,
                 Err(error) => Err(error),
@@ -196,14 +204,14 @@ impl Upstream {
     }
 
     /// The next to ask: in order of preference, those that rest at the end. `tried` has a bit for each.
-    fn next(&self, tried: &mut u64) -> Option<&Way> {
+    fn next(&self, tried: &mut u64) -> Option<(&Way, &Rest)> {
         let now_ms = clock::monotonic_ms();
         let open = |at: &usize| *tried & (1 << at) == 0;
         let all = 0..self.ways.len();
-        let rested = all.clone().filter(open).find(|at| self.ways[*at].rest.is_over(now_ms));
+        let rested = all.clone().filter(open).find(|at| self.rests[*at].is_over(now_ms));
         let at = rested.or_else(|| all.clone().find(open))?;
         *tried |= 1 << at;
-        self.ways.get(at)
+        self.ways.get(at).zip(self.rests.get(at))
     }
 
     async fn send(&self, way: &Way, wish: Wish, body: &Bytes, call: &Call) -> Result<Answer, Error> {
@@ -229,14 +237,14 @@ impl Way {
             .pool_idle_timeout(IDLE_KEPT)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .build(connector.clone());
-        Way { target, connector, client, rest: Rest::default() }
+        Way { target, connector, client }
     }
 
     /// Asks, and asks again when the connection closed without a word: a kept one may have been given up by the other
     /// side just then.
     async fn ask(&self, wish: Wish, body: &Bytes, call: &Call) -> Result<http::Response<Incoming>, Error> {
         let request = || {
-            let request = call.mark(self.target.request(wish)).body(Full::new(body.clone()));
+            let request = call.mark(self.target.request(wish), self.target.own).body(Full::new(body.clone()));
             request.map_err(|error| Error::Upstream(error.to_string()))
         };
         match self.client.request(request()?).await {
@@ -246,11 +254,11 @@ impl Way {
     }
 
     /// Remembers how a call began.
-    fn saw<T>(&self, begun: Result<T, Error>) -> Result<T, Error> {
+    fn saw<T>(&self, rest: &Rest, begun: Result<T, Error>) -> Result<T, Error> {
         match &begun {
-            Ok(_) | Err(Error::Refused(_) | Error::ContextLength(_)) => self.rest.worked(),
+            Ok(_) | Err(Error::Refused(_) | Error::ContextLength(_)) => rest.worked(),
             Err(Error::NotReady(_) | Error::Upstream(_) | Error::Timeout(_)) => {
-                let news = self.rest.failed(clock::monotonic_ms());
+                let news = rest.failed(clock::monotonic_ms());
                 if let (true, Err(error)) = (news, &begun) {
                     tracing::warn!(upstream = self.target.authority.as_str(), reason = %error, "an upstream failed");
                 }
@@ -263,7 +271,9 @@ impl Way {
 
 fn is_stale(error: &hyper_util::client::legacy::Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<hyper::Error>());
-    cause.is_some_and(hyper::Error::is_incomplete_message)
+    let reset = |error: &std::io::Error| matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+    let broken = |error: &hyper::Error| std::error::Error::source(error)?.downcast_ref().map(reset);
+    cause.is_some_and(|cause| cause.is_incomplete_message() || broken(cause) == Some(true))
 }
 
 fn none() -> Error {
@@ -333,7 +343,10 @@ impl Target {
 }
 
 impl Call {
-    fn mark(&self, request: http::request::Builder) -> http::request::Builder {
+    fn mark(&self, mut request: http::request::Builder, own: bool) -> http::request::Builder {
+        if own {
+            request = request.header(CLIENT, format!("{:x}", self.client));
+        }
         let request = request.header("x-request-id", &self.request_id);
         match &self.traceparent {
             Some(traceparent) => request.header("traceparent", traceparent),

@@ -3,6 +3,7 @@
 //! A stream needs no task and no queue: the response's body polls the upstream's, so a slow reader slows the upstream,
 //! and a reader that leaves drops it.
 
+use super::super::admission::Place;
 use super::super::error::Error;
 use super::Answer;
 use super::events::{Events, Passed};
@@ -20,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 /// Silence after which a comment shows proxies that the connection lives (`API.md`).
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Most bytes of a stream, about 300,000 tokens: an upstream that never ends is cut.
 const STREAM_BYTES_MAX: usize = 64 << 20;
 /// How long the end of a body may follow its last event, for the sake of the connection.
@@ -37,6 +38,16 @@ pub enum Relayed {
     Stream(Box<Relay>),
 }
 
+impl Relayed {
+    /// A stream holds its place until it ends.
+    pub fn holding(mut self, place: Place) -> Relayed {
+        if let Relayed::Stream(relay) = &mut self {
+            relay.place = Some(place);
+        }
+        self
+    }
+}
+
 /// An event stream on its way.
 pub struct Relay {
     body: Option<Incoming>,
@@ -50,6 +61,7 @@ pub struct Relay {
     heard: Instant,
     spoke: Instant,
     begun: bool,
+    place: Option<Place>,
     timer: Pin<Box<Sleep>>,
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -74,6 +86,7 @@ impl Relay {
             heard: now,
             spoke: now,
             begun: false,
+            place: None,
             timer: Box::pin(sleep_until(answer.until)),
             ended: Box::pin(async move {
                 let _ = ending.wait_for(|ending| *ending).await;

@@ -9,7 +9,7 @@ const LONGEST_MS: u64 = 30_000;
 /// While one call tries whether it is back, the others leave it alone for so long.
 const TRIAL_MS: u64 = 1_000;
 
-/// One upstream's, as one runtime thread has seen it.
+/// One upstream's, as the runtime threads of a worker have seen it.
 #[derive(Debug, Default)]
 pub struct Rest {
     failures: AtomicU32,

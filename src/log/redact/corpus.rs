@@ -456,6 +456,18 @@ fn generated_ids_hashes_and_pictures_stay() {
 }
 
 #[test]
+fn a_secret_between_a_name_and_its_value_is_found_too() {
+    let redactor = Redactor::new(&[]).unwrap();
+    let secret = "hf_QwErTyUiOpAsDfGhJkLzXcVbNmQ7Z4K1P9W";
+    for line in [
+        format!("name: DB_PASSWORD\n{secret} x\r\n\r\nvalue123"),
+        format!("name=\\\"password\\\"; filename={secret}\\r\\n\\r\\nvalue123\\r\\n"),
+    ] {
+        assert!(!leaks(&redactor.line(line.as_bytes()), secret), "{line}");
+    }
+}
+
+#[test]
 fn json_stays_json() {
     let redactor = Redactor::new(&[]).unwrap();
     for line in [

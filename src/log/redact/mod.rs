@@ -32,6 +32,7 @@ use keys::Found;
 use literals::Family;
 use regex::bytes::Regex;
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use text::Text;
 
@@ -140,14 +141,14 @@ impl Redactor {
         let worth = SPENT_MIN + text.len() * SPENT_A_BYTE;
         let text = Text::new(text, spent);
         let mut memo = tokens::Memo::default();
-        let (mut state, mut covered) = (self.start, 0);
+        let (mut state, mut covered) = (self.start, 0..0);
         for (at, byte) in text.iter().enumerate() {
             state = self.literals.next_state(Anchored::No, state, *byte);
             // Special are few states: those that match, and one that cannot be reached without an anchor.
             if self.literals.is_special(state) && self.literals.is_match(state) {
                 self.hits(&text, state, at + 1, &mut memo, &mut covered, finds);
                 if text.spent() > worth {
-                    return Err(covered.max(at));
+                    return Err(if covered.contains(&at) { covered.end } else { at });
                 }
             }
         }
@@ -162,7 +163,7 @@ impl Redactor {
         state: StateID,
         end: usize,
         memo: &mut tokens::Memo,
-        covered: &mut usize,
+        covered: &mut Range<usize>,
         finds: &mut Finds,
     ) {
         for index in 0..self.literals.match_len(state) {
@@ -170,12 +171,13 @@ impl Redactor {
             let start = end - self.literals.pattern_len(pattern);
             let family = &self.families[pattern.as_usize()];
             text.spend(family.cost());
-            if start < *covered && (finds.key_open || !matches!(family, Family::PrivateKey)) {
+            // What stands between a name and a value further on is not covered by it.
+            if covered.contains(&start) && (finds.key_open || !matches!(family, Family::PrivateKey)) {
                 continue;
             }
             if let Some(found) = family.look(text, start, end, memo, finds) {
                 text.spend(FOUND_COST);
-                *covered = found.range.end.max(*covered);
+                *covered = found.range.clone();
                 finds.ranges.push(found);
             }
         }

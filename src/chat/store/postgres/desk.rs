@@ -3,13 +3,9 @@
 use super::{Target, failure, line, schema};
 use crate::chat::store::admin::{Session, Turn};
 use crate::chat::store::{PURGE_MAX, StoreError};
-use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
-
-/// Longest for a connection to be there.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A connection, and the loop that drives it.
 pub struct Desk {
@@ -28,9 +24,7 @@ impl Desk {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| StoreError::Failed(error.to_string()))?;
         let client = runtime.block_on(async {
-            let connected = tokio::time::timeout(CONNECT_LIMIT, line::connect(target)).await;
-            let late = StoreError::Away("no answer in time".to_owned());
-            let (mut client, connection) = connected.unwrap_or(Err(late))?;
+            let (mut client, connection) = line::connect(target).await?;
             tokio::spawn(connection);
             schema::update(&mut client).await?;
             client.batch_execute(schema::PATIENT).await.map_err(|error| failure(&error))?;

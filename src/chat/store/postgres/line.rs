@@ -20,6 +20,8 @@ use tokio_postgres::{Client, Connection, Row, Socket};
 const GROUP_MAX: usize = 64;
 /// A connection that does not answer a group in this time is given up; the statements' own limit is shorter.
 const GROUP_LIMIT: Duration = Duration::from_millis(1_900);
+/// Longest for a server to greet.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Longest for a new connection to be ready for work.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 /// Between two attempts to connect: the first pause, doubling to the last.
@@ -88,7 +90,9 @@ impl Job {
 
 /// A server that speaks.
 pub async fn connect(target: &Target) -> Result<(Client, Connection<Socket, Stream<Socket>>), StoreError> {
-    target.config.connect::<Tls>(target.tls.clone()).await.map_err(|error| failure(&error))
+    let connected = timeout(CONNECT_LIMIT, target.config.connect::<Tls>(target.tls.clone())).await;
+    let late = |_| StoreError::Away("no answer in time".to_owned());
+    connected.map_err(late)?.map_err(|error| failure(&error))
 }
 
 /// One connection's life.

@@ -100,26 +100,28 @@ impl Thread {
         }
     }
 
-    fn commit(&mut self, group: Vec<Work>) {
-        let writes = self.writes;
-        let (answers, result) = match self.connection() {
-            Ok(connection) if writes => write(connection, group),
-            Ok(connection) => (group.into_iter().map(|work| work(connection).1).collect(), Ok(())),
-            Err(error) => (refuse(group), Err(error)),
+    fn commit(&mut self, mut group: Vec<Work>) {
+        if self.connection.is_none() {
+            match schema::open(&self.path) {
+                Ok(connection) => self.connection = Some(connection),
+                Err(error) => return answer(refuse(group), Err(error)),
+            }
+        }
+        let Some(connection) = &self.connection else { return };
+        let (answers, result) = match self.writes {
+            true => write(connection, &mut group, &self.waiting),
+            false => (group.into_iter().map(|work| work(connection).1).collect(), Ok(())),
         };
         // A connection that met a broken file or disk is made anew: what was mended outside works again by itself.
         if matches!(result, Err(StoreError::Corrupt(_) | StoreError::Full | StoreError::Failed(_))) {
             self.connection = None;
         }
-        answers.into_iter().for_each(|answer| answer(result.clone()));
+        answer(answers, result);
     }
+}
 
-    fn connection(&mut self) -> Result<&Connection, StoreError> {
-        if self.connection.is_none() {
-            self.connection = Some(schema::open(&self.path)?);
-        }
-        self.connection.as_ref().ok_or(StoreError::Busy)
-    }
+fn answer(answers: Vec<Answer>, result: Result<(), StoreError>) {
+    answers.into_iter().for_each(|answer| answer(result.clone()));
 }
 
 /// Answers for work that could not be tried: each is called with the group's error.
@@ -131,22 +133,37 @@ fn refuse(group: Vec<Work>) -> Vec<Answer> {
     }
 }
 
-fn write(connection: &Connection, group: Vec<Work>) -> (Vec<Answer>, Result<(), StoreError>) {
-    if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
-        return (refuse(group), Err(error.into()));
+/// Commits the group, and what came while the lock was waited for.
+fn write(
+    connection: &Connection,
+    group: &mut Vec<Work>,
+    waiting: &Receiver<Work>,
+) -> (Vec<Answer>, Result<(), StoreError>) {
+    if let Err(error) = run(connection, "BEGIN IMMEDIATE") {
+        return (refuse(std::mem::take(group)), Err(error));
     }
-    let answers = group.into_iter().map(|work| alone(connection, work)).collect();
-    let committed = connection.execute_batch("COMMIT").map_err(StoreError::from);
+    group.extend(waiting.try_iter().take(GROUP_MAX.saturating_sub(group.len())));
+    let answers = group.drain(..).map(|work| alone(connection, work)).collect();
+    let committed = run(connection, "COMMIT");
     if committed.is_err() {
-        let _ = connection.execute_batch("ROLLBACK");
+        let _ = run(connection, "ROLLBACK");
     }
     (answers, committed)
 }
 
 /// One call inside the group's transaction; its failure undoes its own work only.
 fn alone(connection: &Connection, work: Work) -> Answer {
-    let _ = connection.execute_batch("SAVEPOINT call");
+    let _ = run(connection, "SAVEPOINT call");
     let (ok, answer) = work(connection);
-    let _ = connection.execute_batch(if ok { "RELEASE call" } else { "ROLLBACK TO call; RELEASE call" });
+    if !ok {
+        let _ = run(connection, "ROLLBACK TO call");
+    }
+    let _ = run(connection, "RELEASE call");
     answer
+}
+
+/// A word that is parsed once.
+fn run(connection: &Connection, word: &str) -> Result<(), StoreError> {
+    connection.prepare_cached(word)?.execute([])?;
+    Ok(())
 }
