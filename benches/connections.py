@@ -84,8 +84,8 @@ def slow(server):
     url = f"http://127.0.0.1:{server.port}"
     forms = {
         "slow heads (-H)": ["-H", "-u", f"{url}/healthz", "-i", "3"],
-        "slow bodies (-B)": ["-B", "-u", f"{url}/api/chat", "-i", "5", "-s", "8192"],
-        "slow readers (-X)": ["-X", "-u", f"{url}/page/page.js", "-w", "64", "-y", "128", "-n", "5", "-z", "8", "-k", "20"],
+        "slow bodies (-B)": ["-B", "-f", "application/json", "-u", f"{url}/api/chat", "-i", "5", "-s", "8192"],
+        "slow readers (-X)": ["-X", "-u", f"{url}/page/page.js", "-w", "64", "-y", "128", "-n", "5", "-z", "8", "-k", "10"],
     }
     for name, form in forms.items():
         seconds = (BODY_S if "-H" not in form else HEADER_S) + 15
