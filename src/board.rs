@@ -1,7 +1,7 @@
 //! The board: what every process of the tree shows the others, in shared memory.
 //!
 //! ```text
-//! [ header | ends | log | engine | senders ]  [ slot 0: worker words | lane 0 | lane 1 | … ]  [ slot 1 … ]
+//! [ header | ends | log | engine | senders ]  [ slot 0: worker words | lane 0 | lane 1 | … ]  [ slot 1 … ]  [ held, slot by slot ]  [ stacks ]
 //! ```
 //!
 //! One writer a word: the master writes header and ends, a worker writes its own slot, its runtime threads their own lanes, the log process and the
@@ -9,9 +9,11 @@
 //! the master shows it, and never indexes, signals or opens by it.
 
 pub mod ends;
+pub mod held;
+pub mod stacks;
 pub mod tally;
 
-use crate::sys::{clock, shm::Words};
+use crate::sys::{clock, shm::Words, stack};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -40,8 +42,13 @@ const ENDS_AT: usize = HEADER_WORDS;
 const LOG_AT: usize = ENDS_AT + ENDS_WORDS;
 const SLOTS_AT: usize = LOG_AT + LOG_WORDS + ENGINE_WORDS + SENDERS_MAX * SENDER_WORDS;
 
+/// Apart from the slots, for who counts or balances walks over those and not over these.
+const HELD_AT: usize = SLOTS_AT + SLOTS_MAX * SLOT_STRIDE;
+const STACKS_AT: usize = HELD_AT + SLOTS_MAX * held::WORDS;
+const WORDS: usize = STACKS_AT + SLOTS_MAX * stack::WORDS;
+
 /// What two programs that share a board must agree on; an upgrade to one that does not is refused.
-pub const LAYOUT: [usize; 4] = [SLOTS_AT, SLOTS_MAX, SLOT_STRIDE, LANES_MAX];
+pub const LAYOUT: [usize; 4] = [SLOTS_AT, SLOTS_MAX, SLOT_STRIDE, WORDS];
 
 /// A lane that has not turned for so long does not take connections.
 const LIVE_MS_MAX: u64 = 100;
@@ -61,7 +68,7 @@ impl Board {
     /// # Errors
     /// Out of memory or descriptors.
     pub fn create() -> io::Result<Board> {
-        Ok(Board::over(Words::create("chatcorn-board", SLOTS_AT + SLOTS_MAX * SLOT_STRIDE)?))
+        Ok(Board::over(Words::create("chatcorn-board", WORDS)?))
     }
 
     /// The board over words that another process created (the engine gets them by an exec).
@@ -70,7 +77,7 @@ impl Board {
     /// Not sealed shared memory, or too small to be a board.
     pub fn adopt(file: std::os::fd::OwnedFd) -> io::Result<Board> {
         let words = Words::map(file)?;
-        if words.words().len() < SLOTS_AT + SLOTS_MAX * SLOT_STRIDE {
+        if words.words().len() < WORDS {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "shared memory is too small for the board"));
         }
         Ok(Board::over(words))
@@ -104,8 +111,13 @@ impl Board {
 
     /// The slot with this number, which the caller keeps below [`SLOTS_MAX`].
     pub fn slot(&self, number: usize) -> Slot {
-        let at = SLOTS_AT + number.min(SLOTS_MAX - 1) * SLOT_STRIDE;
-        Slot { words: &self.words[at..][..SLOT_STRIDE] }
+        let number = number.min(SLOTS_MAX - 1);
+        let part = |at: usize, words: usize| &self.words[at + number * words..][..words];
+        Slot {
+            words: part(SLOTS_AT, SLOT_STRIDE),
+            held: part(HELD_AT, held::WORDS),
+            stacks: part(STACKS_AT, stack::WORDS),
+        }
     }
 
     /// The slots of all workers that accept, each with its number.
@@ -221,6 +233,8 @@ pub enum State {
 #[derive(Clone, Copy)]
 pub struct Slot {
     words: &'static [AtomicU64],
+    held: &'static [AtomicU64],
+    stacks: &'static [AtomicU64],
 }
 
 impl Slot {
@@ -228,6 +242,8 @@ impl Slot {
     const STATE: usize = 1;
     const SINCE_MS: usize = 2;
     const LANES: usize = 3;
+    /// Entries of `held` that this life used.
+    const HELD: usize = 4;
 
     /// Everything that belongs to one worker's life becomes zero; the counters of all lives stay.
     fn open(&self) {
@@ -236,6 +252,8 @@ impl Slot {
         self.words[Self::SINCE_MS].store(clock::monotonic_ms(), Relaxed);
         self.words[Self::LANES].store(0, Relaxed);
         (0..LANES_MAX).for_each(|lane| self.lane(lane).clear());
+        held::clear(self.held, &self.words[Self::HELD]);
+        stacks::clear(self.stacks);
     }
 
     /// The master closes the slot of a worker that it has reaped.
@@ -292,6 +310,26 @@ impl Slot {
     pub fn lanes(&self) -> impl Iterator<Item = Lane> + use<> {
         let slot = *self;
         (0..self.lane_count()).map(move |number| slot.lane(number))
+    }
+
+    /// How a lane of this worker, one of so many, shows the requests that it holds.
+    pub fn holder(&self, lane: usize, lanes: usize) -> held::Holder {
+        held::Holder::new(self.held, &self.words[Self::HELD], lane, lanes)
+    }
+
+    /// The requests under way, as the worker wrote them: for display only.
+    pub fn held(&self, now_ms: u64) -> Vec<held::Held> {
+        held::read(self.held, self.words[Self::HELD].load(Relaxed), now_ms)
+    }
+
+    /// Where the worker's threads leave their stacks.
+    pub fn stack_words(&self) -> &'static [AtomicU64] {
+        self.stacks
+    }
+
+    /// The stacks that they left: for display only.
+    pub fn stacks(&self) -> Vec<stacks::Stack> {
+        stacks::read(self.stacks)
     }
 
     /// Every lane, those of earlier lives too.

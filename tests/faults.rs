@@ -63,7 +63,8 @@ fn a_storm_of_hups_fails_no_request_and_forks_no_crowd() {
     for _ in 0..long_or(500, 200) {
         server.signal(Signal::SIGHUP);
         most = most.max(server.children("worker").len());
-        std::thread::park_timeout(std::time::Duration::from_millis(10));
+        // 200 in two seconds; the whole form is 500 in a minute.
+        std::thread::park_timeout(std::time::Duration::from_millis(long_or(120, 10)));
     }
     server.expect("reloaded");
     load.goes_on(100);

@@ -202,3 +202,59 @@ fn lines_under_way_when_the_master_is_killed_reach_the_file() {
     // What a worker had not handed over yet died with it: the last milliseconds.
     until("the lines in the pipes", || server.text().matches("/api/health").count() >= 100);
 }
+
+/// How often a process was woken, or gave up the processor by itself; proc(5).
+fn turns(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn a_drain_delay_announces_the_end_and_accepts_until_it_is_over() {
+    let upstream = Upstream::start(Way::Held);
+    let variables = [("CHAT_UPSTREAM", upstream.url.as_str()), ("DRAIN_DELAY", "1.5"), ("WEB_CONCURRENCY", "2")];
+    let mut server = Server::start(&variables);
+    let mut kept = server.connect();
+    kept.get("/healthz").unwrap();
+    let mut held = server.connect();
+    held.send(post("/api/chat", r#"{"message":"x"}"#)).unwrap();
+    upstream.requests.recv_timeout(crate::support::LIMIT).unwrap();
+    server.signal(Signal::SIGTERM);
+    let began = std::time::Instant::now();
+    server.expect_that("stopping", |event| event["to"] == "stopping");
+    until("both workers to say that they are not ready", || {
+        server.connect().get("/readyz").unwrap().status == 503 && kept.get("/readyz").unwrap().status == 503
+    });
+    let mut served = 0;
+    while began.elapsed() < std::time::Duration::from_millis(1200) {
+        assert_eq!(server.connect().get("/healthz").unwrap().status, 200);
+        let answer = kept.get("/healthz").unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (200, None), "nobody is sent away yet");
+        served += 1;
+    }
+    assert!(served > 5, "{served}");
+    until("the delay to be over", || kept.get("/healthz").unwrap().header("connection") == Some("close"));
+    assert!(began.elapsed() >= std::time::Duration::from_millis(1500), "{:?}", began.elapsed());
+    upstream.release();
+    assert_eq!(held.answer().unwrap().status, 200);
+    drop((kept, held));
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_master_that_waits_for_a_drain_sleeps() {
+    let upstream = Upstream::start(Way::Held);
+    let server = Server::start(&[("CHAT_UPSTREAM", &upstream.url)]);
+    let mut held = server.connect();
+    held.send(post("/api/chat", r#"{"message":"x"}"#)).unwrap();
+    upstream.requests.recv_timeout(crate::support::LIMIT).unwrap();
+    server.signal(Signal::SIGTERM);
+    server.expect_that("the idle ones to leave", |event| event["message"] == "worker ended");
+    let (began, before) = (std::time::Instant::now(), turns(server.pid()));
+    while began.elapsed() < std::time::Duration::from_secs(1) {
+        std::thread::park_timeout(std::time::Duration::from_millis(100));
+    }
+    let turned = turns(server.pid()) - before;
+    assert!(turned <= 20, "{turned} turns in a second in which nothing happened");
+}

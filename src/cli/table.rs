@@ -24,11 +24,21 @@ pub fn status(status: &Value) -> String {
         }
     }
     text.push_str(&helpers(status));
+    text.push_str(&replaced(&status["restarts"]));
     let _ = writeln!(text, "\n{HEAD}");
     for worker in status["workers"].as_array().into_iter().flatten() {
         text.push_str(&worker_line(worker));
     }
     text
+}
+
+/// Workers that had to be replaced: how many by whom, and the last one.
+fn replaced(restarts: &Value) -> String {
+    let causes = restarts["causes"].as_object().into_iter().flatten();
+    let causes: Vec<String> = causes.map(|(by, count)| format!("{} by {by}", number(count))).collect();
+    let Some(last) = restarts["recent"].as_array().and_then(|recent| recent.last()) else { return String::new() };
+    let (pid, ago, how) = (number(&last["pid"]), age(&last["age_s"]), word(&last["text"]));
+    format!("replaced  {}; the last {ago} ago: worker {pid}, {how}\n", causes.join(", "))
 }
 
 /// Requests of all workers so far.
@@ -127,11 +137,19 @@ mod tests {
             "version": "1", "pid": 5, "phase": "running", "age_s": 3700.2, "generation": 2,
             "listeners": ["http://0.0.0.0:1"], "engine": null, "limits": null, "log": {"pid": 6, "written": 3},
             "last_reload": {"done": false, "text": "no", "age_s": 61},
+            "restarts": {"causes": {"oom": 1, "us": 2}, "recent": [{"pid": 7, "age_s": 3, "text": "signal 9: hung"}]},
             "workers": [{"pid": 9, "slot": 0, "state": "ready", "age_s": 1, "rss_bytes": 3 << 20, "restarts": 1,
                 "last_death": "signal 9"}],
         });
         let text = status(&full);
-        for part in ["running for 1h01m", "refused 1m01s ago: no", "3.0 MiB", "1 (signal 9)", "limits    off"] {
+        for part in [
+            "running for 1h01m",
+            "refused 1m01s ago: no",
+            "3.0 MiB",
+            "1 (signal 9)",
+            "1 by oom, 2 by us; the last 3s ago: worker 7, signal 9: hung",
+            "limits    off",
+        ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
         assert!(status(&json!({})).contains("chatcorn -"));

@@ -87,6 +87,7 @@ fn shape(values: &mut Values<'_>) -> master::Shape {
         graceful_timeout: values.seconds("graceful_timeout"),
         request_timeout: values.seconds("timeout"),
         drain_delay: values.seconds("drain_delay"),
+        rss_bytes_max: values.bytes("max_rss"),
     }
 }
 
@@ -95,6 +96,7 @@ fn worker_plan(values: &mut Values<'_>, shape: &master::Shape, answering: &Answe
     worker::Plan {
         threads: values.count("threads") as usize,
         connections_max: values.count("worker_connections"),
+        requests: (values.count("max_requests"), values.count("max_requests_jitter")),
         http: http_plan(values, shape, local_model),
         chat: model::chat_plan(values, answering),
         store: store(values),

@@ -97,6 +97,9 @@ pub const SETTINGS: &[Setting] = &[
     one(WORKERS, "drain_delay", "DRAIN_DELAY", "drain-delay", Seconds(0.0, DAY_S), "0", "seconds after TERM in which /readyz is 503 and connections are still accepted"),
     one(WORKERS, "boot_timeout", "BOOT_TIMEOUT", "boot-timeout", Seconds(0.1, DAY_S), "10", "seconds in which a worker must be ready"),
     one(WORKERS, "worker_connections", "WORKER_CONNECTIONS", "worker-connections", Count(1, 1_000_000), "1000", "connections of one worker at once"),
+    one(WORKERS, "max_requests", "MAX_REQUESTS", "max-requests", Count(0, 1 << 40), "0", "requests after which a worker is replaced, its successor ready first; 0: never"),
+    one(WORKERS, "max_requests_jitter", "MAX_REQUESTS_JITTER", "max-requests-jitter", Count(0, 1 << 40), "0", "at most so many more, at random, so that workers are not replaced together"),
+    one(WORKERS, "max_rss", "MAX_RSS", "max-rss", Bytes(0, 1 << 44), "0", "resident memory beyond which a worker is replaced, as 512MiB; 0: never"),
 
     one(HTTP, "keep_alive", "KEEP_ALIVE", "keep-alive", Seconds(0.0, DAY_S), "75", "seconds that an idle connection is kept"),
     one(HTTP, "header_timeout", "HEADER_TIMEOUT", "header-timeout", Seconds(0.1, DAY_S), "10", "seconds for a request's head to arrive"),

@@ -2,6 +2,7 @@
 
 use super::ids::Id;
 use super::strict::Ledger;
+use crate::board::held::{Hold, Holder, Phase};
 use crate::board::{Lane, tally};
 use crate::limit::Verdict;
 use crate::log::access;
@@ -18,6 +19,7 @@ pub const CLIENT_LEFT: u16 = 499;
 pub struct Access {
     lane: Lane,
     slot: usize,
+    hold: Hold,
     /// Monotonic.
     began: Duration,
     first_byte: Option<Duration>,
@@ -31,8 +33,7 @@ pub struct Access {
     user_agent: Option<HeaderValue>,
     client: Option<IpAddr>,
     ledger: Arc<Ledger>,
-    /// The route's number in [`tally::ROUTES`].
-    pub route: usize,
+    route: usize,
     /// The response's status.
     pub status: u16,
     /// Bytes of the request's body.
@@ -47,8 +48,7 @@ pub struct Access {
 impl Access {
     /// Opens the record of a request.
     pub fn begin<B>(
-        lane: Lane,
-        slot: usize,
+        (lane, slot, holder): (Lane, usize, &'static Holder),
         client: Option<IpAddr>,
         ledger: Arc<Ledger>,
         id: Id,
@@ -62,6 +62,7 @@ impl Access {
         Box::new(Access {
             lane,
             slot,
+            hold: holder.hold(id.text(), now.as_millis() as u64),
             began: now,
             first_byte: None,
             first_token: None,
@@ -80,6 +81,17 @@ impl Access {
             budget: None,
             bytes_out: 0,
         })
+    }
+
+    /// What it asks for, a number in [`tally::ROUTES`].
+    pub fn found(&mut self, route: usize) {
+        self.route = route;
+        self.hold.route(route);
+    }
+
+    /// What it waits for from now on.
+    pub fn waits_for(&self, phase: Phase) {
+        self.hold.phase(phase);
     }
 
     /// How long ago the request began.
@@ -127,6 +139,7 @@ impl Access {
 impl Drop for Access {
     fn drop(&mut self) {
         self.lane.request_ended();
+        self.hold.release();
         self.ledger.answered();
         let duration = self.whole.unwrap_or_else(|| self.elapsed());
         self.lane.tally().ended(self.route, self.status, self.verdict, duration, self.first_token);

@@ -2,7 +2,7 @@
 
 use super::fault::{Code, Fault};
 use super::headers::Base;
-use super::{Answer, App, Context, events, internal, principal, route, with};
+use super::{Answer, App, Context, Phase, events, internal, principal, route, with};
 use crate::chat::Delta;
 use crate::chat::ask::{Ask, ModeChange, check_session_id};
 use http::StatusCode;
@@ -46,6 +46,7 @@ impl App {
         let missing = || Fault::new(Code::InvalidRequest, "session_id is required, as in ?session_id=….");
         let session_id = route::query_value(query, "session_id").ok_or_else(missing)?;
         check_session_id(&session_id)?;
+        context.access.waits_for(Phase::Store);
         let mode = self.chat.mode(&session_id, principal(&context)).await?;
         let body = json!({"success": true, "session_id": session_id, "context_mode": mode});
         Ok(self.ok(Base::Api, &context, body.to_string().into()))
@@ -53,6 +54,7 @@ impl App {
 
     pub(super) async fn set_mode(&self, body: Incoming, mut context: Context<'_>) -> Answer {
         let change = ModeChange::parse(&self.read(body, &mut context).await?)?;
+        context.access.waits_for(Phase::Store);
         self.chat.set_mode(&change, principal(&context)).await?;
         let body = json!({"success": true, "session_id": change.session_id, "context_mode": change.mode});
         Ok(self.ok(Base::Api, &context, body.to_string().into()))

@@ -8,6 +8,7 @@ use super::ids::Id;
 use super::spend::Spend;
 use super::strict::{Ledger, Times};
 use super::v1;
+use crate::board::held::Phase;
 use crate::chat::upstream::{KEEP_ALIVE, Relay, Relayed};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -97,6 +98,11 @@ impl Body {
 
     /// The access record ends with this body, or when it is dropped.
     pub fn recorded(mut self, access: Box<Access>) -> Body {
+        access.waits_for(match self.content {
+            Content::Empty | Content::Whole(_) => Phase::Answer,
+            Content::Late(_) => Phase::Upstream,
+            Content::Stream(_) | Content::Relay(..) => Phase::Stream,
+        });
         self.access = Some(access);
         self
     }

@@ -37,6 +37,7 @@ pub mod strict;
 pub mod tls;
 mod v1;
 
+use crate::board::held::{Holder, Phase};
 use crate::board::{Board, Lane, tally};
 use crate::chat::Chat;
 use crate::chat::session::Principal;
@@ -103,6 +104,7 @@ pub struct App {
     connections: Arc<Connections>,
     lane: Lane,
     slot: usize,
+    holder: &'static Holder,
     board: Board,
     leaving: Arc<Leaving>,
 }
@@ -120,7 +122,7 @@ struct Context<'a> {
 }
 
 impl App {
-    /// Made inside the runtime that uses it.
+    /// Made inside the runtime that uses it, for the lane with this number; it stays until the process ends.
     ///
     /// # Errors
     /// The kernel has no random bytes.
@@ -128,7 +130,7 @@ impl App {
         plan: Plan,
         chat: Chat,
         limiter: Option<Limiter>,
-        (board, slot, lane): (Board, usize, Lane),
+        (board, slot, number): (Board, usize, usize),
         leaving: Arc<Leaving>,
     ) -> std::io::Result<App> {
         let headers = Headers::new(&plan.cors_origins);
@@ -136,6 +138,8 @@ impl App {
         let connections = Arc::new(Connections::default());
         leaving.concerns(connections.clone());
         let door = plan.auth.as_ref().map(|plan| Arc::new(Door::new(plan)));
+        let own = board.slot(slot);
+        let holder = Box::leak(Box::new(own.holder(number, own.lane_count())));
         Ok(App {
             headers,
             door,
@@ -144,8 +148,9 @@ impl App {
             chat: Arc::new(chat),
             limiter,
             connections,
-            lane,
+            lane: own.lane(number),
             slot,
+            holder,
             board,
             leaving,
             plan,
@@ -185,7 +190,8 @@ impl App {
         let refusal = ledger.arrived(request.uri().path()).or_else(|| h2::refusal(&request, &self.plan.head));
         let client = self.client(peer, request.headers());
         let id = self.ids.of(request.headers());
-        let mut access = Access::begin(self.lane, self.slot, address(client), ledger.clone(), id, &request);
+        let mut access =
+            Access::begin((self.lane, self.slot, self.holder), address(client), ledger.clone(), id, &request);
         let (head, body) = request.into_parts();
         let origin = head.headers.get(ORIGIN);
         let mut verdict = None;
@@ -221,7 +227,7 @@ impl App {
         verdict: &mut Option<Verdict>,
     ) -> Answer {
         let found = route::find(&head.method, head.uri.path());
-        context.access.route = found.map_or(tally::OTHER, Route::number);
+        context.access.found(found.map_or(tally::OTHER, Route::number));
         if let Some(endpoint) = limited(found, head.uri.path()) {
             if let Some(door) = &self.door {
                 context.caller = match door.caller(context.headers) {
@@ -229,6 +235,7 @@ impl App {
                     Err(denied) => return Err(Box::pin(self.deny(denied, &mut context, verdict)).await),
                 };
             }
+            context.access.waits_for(Phase::Limit);
             self.count(endpoint, &mut context, verdict).await?;
         }
         // hyper moves this future for every request, so what is large and rare has a place of its own.
@@ -252,7 +259,9 @@ impl App {
     }
 
     async fn read(&self, body: Incoming, context: &mut Context<'_>) -> Result<Bytes, Fault> {
+        context.access.waits_for(Phase::Body);
         let bytes = self.intake.json(context.headers, body, context.ledger).await?;
+        context.access.waits_for(Phase::Work);
         context.access.bytes_in = bytes.len() as u64;
         Ok(bytes)
     }
@@ -321,7 +330,9 @@ impl App {
         with(fault.code.status(), headers, Body::whole(fault.body(id, shape)))
     }
 
+    /// What goes to the model with it; the request waits for that from now on.
     fn call(&self, context: &Context<'_>) -> Call {
+        context.access.waits_for(Phase::Upstream);
         Call {
             request_id: context.access.id().header(),
             traceparent: context.headers.get("traceparent").cloned(),

@@ -1,40 +1,39 @@
 //! Why a process ended, in one word, for the metrics. Pure.
 
+use super::death::By;
 use super::report::Report;
 use super::roster::Child;
 use crate::board::ends::Ends;
-use crate::sys::wait::How;
-use nix::sys::signal::Signal;
 
 /// What we say when we end a child, and the word for it, the first that fits.
-const TOLD: [(&str, &str); 8] = [
-    ("memory", "oom"),
+const TOLD: [(&str, &str); 6] = [
     ("event loop", "hung"),
     ("not ready in time", "boot"),
     ("not end in time", "drain"),
     ("replaced", "replaced"),
-    ("max-requests", "recycled"),
-    ("max-rss", "recycled"),
+    ("recycled", "recycled"),
     ("", "told"),
 ];
 
 /// One of [`crate::board::ends::CAUSES`].
-pub fn cause(child: &Child, how: How) -> &'static str {
-    match (child.ended_for.as_deref(), how) {
-        (Some(why), _) => TOLD.iter().find(|(part, _)| why.contains(part)).map_or("told", |(_, word)| *word),
-        (None, How::Signal(signal)) if signal == Signal::SIGKILL as i32 => "killed",
-        (None, How::Signal(_)) => "crash",
-        (None, How::Code(_)) => "exit",
+pub fn cause(child: &Child, by: By) -> &'static str {
+    let told = || child.ended_for.as_deref().unwrap_or_default();
+    match by {
+        By::Us => TOLD.iter().find(|(part, _)| told().contains(part)).map_or("told", |(_, word)| *word),
+        By::Oom => "oom",
+        By::Outside => "killed",
+        By::Fault => "crash",
+        By::Itself => "exit",
     }
 }
 
 /// Counts what the metrics tell. What ends because the server does is no restart.
 pub fn count(ends: Ends, report: &Report) {
     match report {
-        Report::Ended { child, how, .. }
+        Report::Ended { child, evidence, .. }
             if child.ended_for.as_deref().is_none_or(|why| !why.contains("server stops")) =>
         {
-            ends.ended(child.kind.as_str(), cause(child, *how));
+            ends.ended(child.kind.as_str(), cause(child, evidence.by));
         }
         Report::Reloaded { .. } => ends.reloaded(true),
         Report::ReloadRefused { .. } => ends.reloaded(false),
@@ -64,19 +63,22 @@ mod tests {
             was_ready: true,
             ended_for: why.map(Into::into),
             failed: None,
+            worn: None,
         };
         let told = [
-            (None, How::Signal(9), "killed"),
-            (None, How::Signal(6), "crash"),
-            (None, How::Code(1), "exit"),
-            (Some("its event loop did not turn"), How::Signal(9), "hung"),
-            (Some("it was not ready in time"), How::Signal(9), "boot"),
-            (Some("it did not end in time"), How::Signal(9), "drain"),
-            (Some("it was replaced by a reload"), How::Code(0), "replaced"),
-            (Some("something new"), How::Code(0), "told"),
+            (None, By::Outside, "killed"),
+            (None, By::Oom, "oom"),
+            (None, By::Fault, "crash"),
+            (None, By::Itself, "exit"),
+            (Some("its event loop did not turn"), By::Us, "hung"),
+            (Some("it was not ready in time"), By::Us, "boot"),
+            (Some("it did not end in time"), By::Us, "drain"),
+            (Some("it was replaced by a reload"), By::Us, "replaced"),
+            (Some("it was recycled: it has served 10 requests"), By::Us, "recycled"),
+            (Some("something new"), By::Us, "told"),
         ];
-        for (why, how, word) in told {
-            assert_eq!(cause(&child(why), how), word);
+        for (why, by, word) in told {
+            assert_eq!(cause(&child(why), by), word);
             assert!(CAUSES.contains(&word));
         }
     }

@@ -12,14 +12,17 @@ mod addresses;
 mod cause;
 pub mod control;
 mod counts;
+mod death;
 mod engines;
 pub mod handover;
+mod hang;
 mod history;
 mod inbox;
 mod launch;
 mod limits;
 mod notify;
 mod operator;
+mod recycle;
 mod report;
 mod roll;
 mod roster;
@@ -45,6 +48,7 @@ use crate::worker::{self, link};
 use addresses::Addresses;
 use control::Control;
 use counts::Counts;
+use death::Witness;
 use engines::Engines;
 use handover::Origin;
 use history::History;
@@ -126,6 +130,7 @@ pub struct Master {
     next_scan: Duration,
     waiting: Waiting,
     history: History,
+    witness: Witness,
     started: Duration,
     origin: Origin,
     /// The former program of an upgrade that is not done yet.
@@ -179,6 +184,7 @@ pub fn run(
         next_scan,
         waiting,
         history,
+        witness: Witness::new(),
         started,
         origin,
         former,
@@ -245,6 +251,7 @@ impl Master {
                 let said = self.inbox.link(id).map(|link| link::say(link, &message.encode()));
                 tracing::debug!(?message, heard = matches!(said, Some(Ok(()))), "told");
             }
+            Action::Examine(id) => self.examine(id),
             Action::Kill(pid, signal) => {
                 process::kill(pid, signal);
             }
@@ -266,19 +273,25 @@ impl Master {
                     let _ = log::pipe::retire(link);
                 }
             }
-            Action::Report(report) => {
-                report.log();
-                cause::count(self.launcher.board.ends(), &report);
-                self.history.note(clock::monotonic(), &report);
-                self.tell_operators(&report);
-                if matches!(report, Report::Upgraded) {
-                    self.former = None;
-                }
-                self.tell_systemd(&report);
-            }
+            Action::Report(report) => self.tell(report),
             Action::Finish(_) => {}
         }
         None
+    }
+
+    /// Everybody who wants to hear it does; ends with what only the kernel and the board know of them.
+    fn tell(&mut self, mut report: Report) {
+        match &mut report {
+            Report::Ended { child, how, evidence, .. } => *evidence = self.evidence(child, *how),
+            Report::Hung { child, seen, held, .. } => (*seen, *held) = (self.seen(child), self.held(child)),
+            Report::Upgraded => self.former = None,
+            _ => {}
+        }
+        report.log();
+        cause::count(self.launcher.board.ends(), &report);
+        self.history.note(clock::monotonic(), &report);
+        self.tell_operators(&report);
+        self.tell_systemd(&report);
     }
 
     fn fork(&mut self, id: u64) -> Event {
@@ -345,11 +358,12 @@ impl Master {
             return Vec::new();
         }
         self.next_scan = now + self.notify.every().unwrap_or(SCAN).min(SCAN);
+        self.witness.look(now);
         let silent = match self.state.phase() {
             Phase::Stopping => Vec::new(),
             _ => {
                 self.launcher.counts.sweep();
-                self.silent(now)
+                self.silent(now).into_iter().chain(self.heavy()).collect()
             }
         };
         // Only now: the loop turned, and every heartbeat was looked at.
@@ -359,7 +373,7 @@ impl Master {
 
     fn silent(&self, now: Duration) -> Vec<Event> {
         let now_ms = now.as_millis() as u64;
-        let limit = self.state.hang_timeout();
+        let limit = self.state.shape().hang_timeout;
         let silence = |slot: usize| {
             let slot = self.launcher.board.slot(slot);
             let lanes = (0..slot.lane_count()).map(|number| slot.lane(number).silent_ms(now_ms));
@@ -367,6 +381,18 @@ impl Master {
         };
         let silent = self.state.watched().map(|(id, slot)| (id, silence(slot))).filter(|(_, silence)| *silence > limit);
         silent.map(|(id, silence)| Event::Silent(id, silence)).collect()
+    }
+
+    /// Workers that hold more memory than one may, by the kernel's word.
+    fn heavy(&self) -> Vec<Event> {
+        let most = self.state.shape().rss_bytes_max;
+        if most == 0 {
+            return Vec::new();
+        }
+        let pid = |id| self.state.child(id).map_or(0, |child| child.pid);
+        let rss = self.state.watched().filter_map(|(id, _)| Some((id, process::rss_bytes(pid(id))?)));
+        let heavy = rss.filter(|(_, bytes)| *bytes > most);
+        heavy.map(|(id, bytes)| Event::Worn(id, format!("it held {} MiB", bytes >> 20))).collect()
     }
 }
 

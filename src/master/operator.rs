@@ -4,7 +4,7 @@ use super::Master;
 use super::control::CallId;
 use super::control::words::{Answer, Request};
 use super::report::Report;
-use super::roster::{Kind, Life};
+use super::roster::Kind;
 use super::state::{Event, Phase, WORKERS_MAX};
 use crate::http::metrics;
 use crate::sys::clock;
@@ -162,7 +162,7 @@ impl Master {
             return;
         }
         self.waiting.next_word = now + TELL_EVERY;
-        let workers: Vec<_> = self.state.roster.of(Kind::Worker).filter(|child| child.life != Life::Killed).collect();
+        let workers: Vec<_> = self.state.roster.of(Kind::Worker).filter(|child| !child.life.is_killed()).collect();
         if !workers.is_empty() {
             let lanes = || workers.iter().flat_map(|child| self.launcher.board.slot(child.slot).lanes());
             let in_flight: u64 = lanes().map(|lane| lane.in_flight()).fold(0, u64::saturating_add);

@@ -1,7 +1,9 @@
 //! What the master says in the log: one line an event, with stable names and fields.
 
+use super::death::{self, Evidence};
 use super::roster::{Child, Kind};
 use super::state::Phase;
+use crate::board::held::Held;
 use crate::sys::wait::How;
 use std::time::Duration;
 use tracing::{error, info, warn};
@@ -42,6 +44,8 @@ pub enum Report {
         age: Duration,
         /// It was told to, or its work was done.
         expected: bool,
+        /// What else is known.
+        evidence: Evidence,
     },
     /// A process ended that we did not start; PID 1 reaps those.
     Stranger {
@@ -59,12 +63,14 @@ pub enum Report {
     },
     /// A worker's event loop does not turn.
     Hung {
-        /// Its process id.
-        pid: i32,
-        /// Its board slot.
-        slot: usize,
+        /// Who.
+        child: Child,
         /// For how long.
         silence: Duration,
+        /// What its threads do.
+        seen: String,
+        /// The requests that it holds.
+        held: Vec<Held>,
     },
     /// No worker could boot.
     NoWorker {
@@ -130,13 +136,15 @@ impl Report {
                 info!(child_pid = pid, slot, after_ms = millis(*after), "{} ready", kind.as_str());
             }
             Report::Serving { workers } => info!(workers, "serving"),
-            Report::Ended { child, how, age, expected } => ended(child, *how, *age, *expected),
+            Report::Ended { child, how, age, expected, evidence } => ended(child, *how, *age, *expected, evidence),
             Report::Stranger { pid, how } => info!(child_pid = pid, how = %how, "reaped a process that is not ours"),
             Report::ForkFailed { kind, reason } => {
                 error!(kind = kind.as_str(), %reason, "fork failed; trying again in 1 s")
             }
-            Report::Hung { pid, slot, silence } => {
-                error!(child_pid = pid, slot, silence_ms = millis(*silence), "worker hung: killing it");
+            Report::Hung { child, silence, seen, held } => {
+                let (pid, slot, requests) = (child.pid, child.slot, death::requests_shown(held));
+                let (silence_ms, held) = (millis(*silence), held.len());
+                error!(child_pid = pid, slot, silence_ms, held, requests, threads = seen, "worker hung: killing it");
             }
             Report::NoWorker { reason } => error!(%reason, "no worker could boot: giving up"),
             Report::StoreRefused { reason } => error!(%reason, "the session store cannot be used"),
@@ -155,16 +163,19 @@ impl Report {
     }
 }
 
-fn ended(child: &Child, how: How, age: Duration, expected: bool) {
+fn ended(child: &Child, how: How, age: Duration, expected: bool, evidence: &Evidence) {
     let (kind, pid, slot, age_ms) = (child.kind.as_str(), child.pid, child.slot, millis(age));
-    let why = child.ended_for.as_deref().unwrap_or(match how {
-        How::Signal(_) => "something outside ended it",
-        How::Code(_) => "it ended by itself",
-    });
+    let (by, why, in_flight) = (evidence.by.as_str(), evidence.why(child), evidence.in_flight);
     let reason = child.failed.as_deref().unwrap_or("");
+    if expected && in_flight == 0 {
+        return info!(child_pid = pid, slot, age_ms, %how, by, why, reason, "{kind} ended");
+    }
+    let (oom_kills, requests) = (evidence.oom_kills(), death::requests_shown(&evidence.held));
     match expected {
-        true => info!(child_pid = pid, slot, age_ms, %how, why, reason, "{kind} ended"),
-        false => warn!(child_pid = pid, slot, age_ms, %how, why, reason, "{kind} died"),
+        true => warn!(child_pid = pid, slot, age_ms, %how, by, why, reason, in_flight, requests, "{kind} ended"),
+        false => {
+            warn!(child_pid = pid, slot, age_ms, %how, by, why, reason, oom_kills, in_flight, requests, "{kind} died");
+        }
     }
 }
 

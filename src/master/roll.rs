@@ -105,6 +105,7 @@ impl State {
         self.shape = shape;
         self.places.iter_mut().for_each(|place| *place = Place::default());
         self.places[0].child = Some(id);
+        self.recycle = None;
         self.act(Action::Forget(old));
         self.retire_log(now);
         if engine_changed {
@@ -170,7 +171,9 @@ impl State {
         let old: Vec<ChildId> = self
             .roster
             .of(Kind::Worker)
-            .filter(|child| child.generation != generation && !matches!(child.life, Life::Leaving(_) | Life::Killed))
+            .filter(|child| {
+                child.generation != generation && !matches!(child.life, Life::Leaving(_)) && !child.life.is_killed()
+            })
             .map(|child| child.id)
             .collect();
         self.report(Report::Reloaded {

@@ -2,6 +2,7 @@
 
 use crate::board::SLOTS_MAX;
 use crate::sys::wait::How;
+use nix::libc::{SIGQUIT, SIGTERM};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -57,8 +58,22 @@ pub enum Life {
     Ready,
     /// Told to end; killed when it has not by then.
     Leaving(Duration),
-    /// Killed by us; only its end is awaited.
-    Killed,
+    /// Hung since so long; asked what it does, and killed by then.
+    Examined(Duration, Duration),
+    /// Killed by us; only its end is awaited, and its place kept until then.
+    Killed(Duration),
+}
+
+impl Life {
+    /// Only its end is awaited.
+    pub fn is_killed(self) -> bool {
+        matches!(self, Life::Killed(_))
+    }
+
+    /// Nothing that it is told reaches it any more.
+    pub fn is_doomed(self) -> bool {
+        matches!(self, Life::Killed(_) | Life::Examined(..))
+    }
 }
 
 /// One child.
@@ -84,9 +99,22 @@ pub struct Child {
     pub ended_for: Option<Cow<'static, str>>,
     /// Why it could not serve, in its own words.
     pub failed: Option<String>,
+    /// Why it should be replaced.
+    #[serde(default)]
+    pub worn: Option<String>,
 }
 
 impl Child {
+    /// It ended because it was to, and as it was to.
+    pub fn should_end(&self, how: How) -> bool {
+        match self.kind {
+            Kind::Migration | Kind::Proof => self.ended_for.is_some() || how == How::Code(0),
+            Kind::Log | Kind::Engine | Kind::Worker => {
+                matches!(self.life, Life::Leaving(_)) && matches!(how, How::Code(0) | How::Signal(SIGTERM | SIGQUIT))
+            }
+        }
+    }
+
     /// Why it could not do what it was for: in its own words, else how it ended and why we ended it.
     pub fn reason(&self, how: How) -> String {
         match (&self.failed, &self.ended_for) {
@@ -147,6 +175,9 @@ pub struct Place {
     pub child: Option<ChildId>,
     /// How soon it may be filled again.
     pub backoff: Backoff,
+    /// How soon a worker that is worn may be replaced.
+    #[serde(default)]
+    pub wear: Backoff,
 }
 
 /// All children.
@@ -172,6 +203,7 @@ impl Roster {
             was_ready: false,
             ended_for: None,
             failed: None,
+            worn: None,
         });
         self.last
     }

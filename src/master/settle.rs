@@ -11,12 +11,12 @@ impl State {
     pub(super) fn overdue(&mut self, now: Duration) {
         let late = |child: &&Child| match child.life {
             Life::Booting(until) | Life::Leaving(until) => until <= now,
-            Life::Ready | Life::Killed => false,
+            Life::Ready | Life::Examined(..) | Life::Killed(_) => false,
         };
         let late: Vec<(ChildId, bool)> =
             self.roster.all().filter(late).map(|child| (child.id, matches!(child.life, Life::Booting(_)))).collect();
         for (id, booting) in late {
-            self.kill(id, if booting { "it was not ready in time" } else { "it did not end in time" });
+            self.kill(now, id, if booting { "it was not ready in time" } else { "it did not end in time" });
         }
     }
 
@@ -32,6 +32,7 @@ impl State {
                 self.settle_workers(now);
                 self.settle_upgrade(now);
                 self.settle_roll(now);
+                self.settle_recycle(now);
                 self.settle_announcement();
             }
         }
@@ -82,7 +83,8 @@ impl State {
             .roster
             .of(Kind::Worker)
             .filter(|child| matches!(child.life, Life::Ready | Life::Booting(_)))
-            .filter(|child| !rolling && !self.places.iter().any(|place| place.child == Some(child.id)))
+            .filter(|child| !rolling && !self.succeeds(child.id))
+            .filter(|child| !self.places.iter().any(|place| place.child == Some(child.id)))
             .map(|child| child.id)
             .collect();
         for id in surplus {
@@ -111,7 +113,10 @@ impl State {
     /// Workers first, then the engine that they use, then the log that all write to.
     fn settle_stopping(&mut self, now: Duration) {
         let any = |state: &State, kind| state.roster.of(kind).next().is_some();
-        if any(self, Kind::Worker) || any(self, Kind::Migration) || any(self, Kind::Proof) {
+        // One that the kernel does not let go of is not waited for.
+        let held = |child: &Child| matches!(child.life, Life::Killed(until) if until <= now);
+        let workers = self.roster.of(Kind::Worker).any(|child| !held(child));
+        if workers || any(self, Kind::Migration) || any(self, Kind::Proof) {
             return;
         }
         if any(self, Kind::Engine) {

@@ -7,6 +7,9 @@
 //! ```
 //! After every event `settle` compares what lives with what should, so a death at any moment has one answer.
 
+use super::death::Evidence;
+use super::hang::turns;
+use super::recycle::Recycle;
 use super::report::Report;
 use super::roll::{Roll, Stage};
 use super::roster::{Backoff, Child, ChildId, Kind, Life, Place, Roster};
@@ -16,6 +19,7 @@ use crate::sys::wait::How;
 use crate::worker::link::{ToMaster, ToWorker};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -62,6 +66,9 @@ pub struct Shape {
     pub request_timeout: Duration,
     /// How long a stopping server still accepts.
     pub drain_delay: Duration,
+    /// Resident bytes beyond which a worker is recycled; 0: never.
+    #[serde(default)]
+    pub rss_bytes_max: u64,
 }
 
 /// Everything that can happen.
@@ -103,6 +110,8 @@ pub enum Event {
     Exited(i32, How),
     /// A worker's loop has been silent for so long.
     Silent(ChildId, Duration),
+    /// A worker is over its measure, for this reason.
+    Worn(ChildId, String),
     /// Some time passed.
     Tick,
 }
@@ -114,6 +123,8 @@ pub enum Action {
     Fork(ChildId),
     /// Say something to a worker.
     Tell(ChildId, ToWorker),
+    /// Ask the threads of a hung worker what they do.
+    Examine(ChildId),
     /// A signal to a child that is not reaped.
     Kill(i32, Signal),
     /// Read the configuration again; its answer is `Loaded` or `LoadRefused`.
@@ -170,6 +181,8 @@ pub struct State {
     #[serde(skip)]
     pub(super) roll: Option<Roll>,
     pub(super) reload_waits: bool,
+    #[serde(default)]
+    pub(super) recycle: Option<Recycle>,
     pub(super) upgrade: Option<Upgrade>,
     pub(super) upgrade_waits: bool,
     pub(super) migrated: bool,
@@ -196,6 +209,7 @@ impl State {
             places,
             roll: None,
             reload_waits: false,
+            recycle: None,
             upgrade: None,
             upgrade_waits: false,
             migrated: false,
@@ -229,9 +243,12 @@ impl State {
             Event::ForkFailed(id, reason) => self.fork_failed(now, id, reason),
             Event::Said(id, message) => self.said(now, id, message),
             Event::Exited(pid, how) => self.exited(now, pid, how),
-            Event::Silent(id, silence) => self.silent(id, silence),
+            Event::Silent(id, silence) => self.silent(now, id, silence),
+            Event::Worn(id, why) => self.worn(id, why),
         }
+        self.examined(now);
         self.overdue(now);
+        self.give_up_places(now);
         self.settle(now);
         std::mem::take(&mut self.actions)
     }
@@ -239,12 +256,12 @@ impl State {
     /// When `Event::Tick` is due at the latest; what is past by `now` has been dealt with.
     pub fn deadline(&self, now: Duration) -> Option<Duration> {
         let lives = self.roster.all().filter_map(|child| match child.life {
-            Life::Booting(until) | Life::Leaving(until) => Some(until),
-            Life::Ready | Life::Killed => None,
+            Life::Booting(until) | Life::Leaving(until) | Life::Examined(until, _) | Life::Killed(until) => Some(until),
+            Life::Ready => None,
         });
         let empty = self.places.iter().filter(|place| place.child.is_none()).map(|place| place.backoff.not_before());
         let helpers = self.helpers.iter().map(Backoff::not_before);
-        lives.chain(empty).chain(helpers).filter(|at| *at > now).min()
+        lives.chain(empty).chain(helpers).chain(self.recycle_due()).filter(|at| *at > now).min()
     }
 
     /// Where the master is in its life.
@@ -262,9 +279,9 @@ impl State {
         self.roster.of(Kind::Worker).filter(|child| turns(child)).map(|child| (child.id, child.slot))
     }
 
-    /// See [`Shape::hang_timeout`].
-    pub fn hang_timeout(&self) -> Duration {
-        self.shape.hang_timeout
+    /// What it acts on.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     pub(super) fn act(&mut self, action: Action) {
@@ -296,22 +313,19 @@ impl State {
     }
 
     /// Tells a worker to finish and go; the master kills it a second after its limit.
-    pub(super) fn drain(&mut self, now: Duration, id: ChildId, limit: Duration, delay: Duration, why: &'static str) {
+    pub(super) fn drain(
+        &mut self,
+        now: Duration,
+        id: ChildId,
+        limit: Duration,
+        delay: Duration,
+        why: impl Into<Cow<'static, str>>,
+    ) {
         let Some(child) = self.roster.get_mut(id) else { return };
-        if !matches!(child.life, Life::Killed) {
+        if !child.life.is_doomed() {
             child.life = Life::Leaving(now + delay + limit + KILL_AFTER);
             child.ended_for = Some(why.into());
             self.act(Action::Tell(id, ToWorker::Drain { limit, grace: GRACE.min(limit), delay }));
-        }
-    }
-
-    pub(super) fn kill(&mut self, id: ChildId, why: &'static str) {
-        let Some(child) = self.roster.get_mut(id) else { return };
-        if child.pid > 0 && child.life != Life::Killed {
-            child.life = Life::Killed;
-            child.ended_for = Some(why.into());
-            let pid = child.pid;
-            self.act(Action::Kill(pid, Signal::SIGKILL));
         }
     }
 
@@ -344,6 +358,7 @@ impl State {
                 if let Some(place) = self.vacate(id) {
                     self.places[place].backoff.refused(now);
                 }
+                self.recycle_ended(now, id, None);
                 self.canary_failed(id, &reason);
             }
             Kind::Migration => self.migration_ended(now, id, Err(reason)),
@@ -353,7 +368,7 @@ impl State {
         }
     }
 
-    fn vacate(&mut self, id: ChildId) -> Option<usize> {
+    pub(super) fn vacate(&mut self, id: ChildId) -> Option<usize> {
         let place = self.places.iter().position(|place| place.child == Some(id))?;
         self.places[place].child = None;
         Some(place)
@@ -363,6 +378,7 @@ impl State {
         let Some(child) = self.roster.get_mut(id) else { return };
         match message {
             ToMaster::Failed(reason) => child.failed = Some(reason),
+            ToMaster::Worn(why) => self.worn(id, why),
             ToMaster::Ready if matches!(child.life, Life::Booting(_)) => {
                 child.life = Life::Ready;
                 child.was_ready = true;
@@ -378,7 +394,10 @@ impl State {
                     Kind::Engine if self.engine_comes(id) => self.prepared_for_roll(),
                     Kind::Engine if self.engine_serves(generation) => self.show_engine(EngineState::Ready),
                     Kind::Engine => {}
-                    Kind::Worker => self.canary_ready(now, id),
+                    Kind::Worker => {
+                        self.successor_ready(now, id);
+                        self.canary_ready(now, id);
+                    }
                     Kind::Log | Kind::Migration | Kind::Proof => {}
                 }
             }
@@ -390,9 +409,8 @@ impl State {
         let Some(child) = self.roster.remove_pid(pid) else {
             return self.report(Report::Stranger { pid, how });
         };
-        let expected =
-            child.ended_for.is_some() || (matches!(child.kind, Kind::Migration | Kind::Proof) && how == How::Code(0));
-        self.report(Report::Ended { child: child.clone(), how, age: now.saturating_sub(child.since), expected });
+        let (age, expected) = (now.saturating_sub(child.since), child.should_end(how));
+        self.report(Report::Ended { child: child.clone(), how, age, expected, evidence: Evidence::default() });
         match child.kind {
             Kind::Worker => self.worker_ended(now, &child, how),
             Kind::Migration => {
@@ -426,17 +444,19 @@ impl State {
     fn worker_ended(&mut self, now: Duration, child: &Child, how: How) {
         self.act(Action::CloseSlot(child.slot));
         let expected = matches!(child.life, Life::Leaving(_));
-        if let Some(place) = self.vacate(child.id)
+        let place = self.vacate(child.id);
+        if let Some(place) = place
             && !expected
         {
             self.places[place].backoff.died(now, child.was_ready);
         }
+        self.recycle_ended(now, child.id, place);
         let reason = child.reason(how);
         self.canary_failed(child.id, &reason);
         let hopeless = self.places.iter().all(|place| place.backoff.failures() >= BOOT_TRIES);
         if self.phase == Phase::Booting && hopeless {
             self.report(Report::NoWorker { reason });
-            self.begin_stopping(EXIT_NO_WORKER);
+            self.begin_stopping(now, EXIT_NO_WORKER);
             self.stop_now(now);
         }
     }
@@ -448,16 +468,10 @@ impl State {
             (_, Ok(())) => self.migrated = true,
             (_, Err(reason)) if self.phase == Phase::Booting => {
                 self.report(Report::StoreRefused { reason });
-                self.begin_stopping(EXIT_FAILURE);
+                self.begin_stopping(now, EXIT_FAILURE);
             }
             (_, Err(_)) => {}
         }
-    }
-
-    fn silent(&mut self, id: ChildId, silence: Duration) {
-        let Some(child) = self.roster.get(id).filter(|child| turns(child)) else { return };
-        self.report(Report::Hung { pid: child.pid, slot: child.slot, silence });
-        self.kill(id, "its event loop did not turn");
     }
 
     fn show_engine(&mut self, state: EngineState) {
@@ -470,11 +484,6 @@ impl State {
     pub(super) fn alive_max(&self) -> usize {
         ALIVE_FACTOR_MAX * self.places.len()
     }
-}
-
-/// Who has loops: one that leaves may hang too, and its clients need not wait for the drain's limit.
-fn turns(child: &Child) -> bool {
-    child.was_ready && matches!(child.life, Life::Ready | Life::Leaving(_))
 }
 
 /// The index of a helper's back-off.

@@ -35,6 +35,12 @@ impl Master {
             "last_reload": outcome(self.history.reload.as_ref(), now),
             "last_upgrade": outcome(self.history.upgrade.as_ref(), now),
             "upgrade": self.state.upgrade_stage(),
+            "restarts": json!({
+                "causes": self.history.causes,
+                "recent": self.history.recent.iter().map(|death| {
+                    json!({ "pid": death.pid, "slot": death.slot, "text": death.text, "age_s": seconds(now, death.at) })
+                }).collect::<Vec<_>>(),
+            }),
         })
     }
 
@@ -119,7 +125,8 @@ fn state(child: &Child) -> &'static str {
         Life::Booting(_) => "booting",
         Life::Ready => "ready",
         Life::Leaving(_) => "draining",
-        Life::Killed => "killed",
+        Life::Examined(..) => "hung",
+        Life::Killed(_) => "killed",
     }
 }
 

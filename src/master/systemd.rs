@@ -54,7 +54,7 @@ impl Master {
 
     /// How everybody is, in words.
     fn words(&self) -> String {
-        let workers = || self.state.roster.of(Kind::Worker).filter(|child| child.life != Life::Killed);
+        let workers = || self.state.roster.of(Kind::Worker).filter(|child| !child.life.is_killed());
         let wanted = self.state.places.len();
         let placed = self.state.places.iter().filter_map(|place| self.state.child(place.child?));
         let ready = placed.filter(|child| child.life == Life::Ready).count();

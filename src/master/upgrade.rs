@@ -62,9 +62,10 @@ impl State {
         }
     }
 
-    /// A reload would be cut short by the replacement: it waits for it, and is part of it.
+    /// A reload would be cut short by the replacement, whichever way: it waits for it.
     pub(super) fn proves(&self) -> bool {
-        self.upgrade_waits || matches!(self.upgrade, Some(Upgrade::Proving(_) | Upgrade::Proven))
+        let replaced = matches!(self.upgrade, Some(Upgrade::Proving(_) | Upgrade::Proven | Upgrade::Returning(_)));
+        self.upgrade_waits || replaced
     }
 
     /// What the process shall be replaced by, as soon as nothing else is to be done.

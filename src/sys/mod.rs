@@ -7,6 +7,8 @@
 //! exec     replace a forked child by a program
 //! process  what a child gives up: user, privileges, its parent's death, its place before the OOM killer
 //! confine  what a child cannot do any more: files, signals, system calls
+//! inspect  what the kernel says of a child: threads, mappings, OOM kills
+//! stack    a thread's stack, left by itself when it is asked
 //! fd       descriptors: adopt, pairs, packets
 //! readiness  descriptors that an event loop watches
 //! shm      sealed shared memory as words
@@ -24,8 +26,10 @@ pub mod env;
 pub mod exec;
 pub mod fd;
 pub mod fork;
+pub mod inspect;
 pub mod process;
 pub mod readiness;
 pub mod shm;
 pub mod signal;
+pub mod stack;
 pub mod wait;

@@ -17,6 +17,8 @@ pub enum ToMaster {
     Ready,
     /// It cannot serve, and why; it leaves by itself.
     Failed(String),
+    /// It has served so much that it should be replaced, and how much.
+    Worn(String),
     /// What an operator asked about a client's limits.
     Limits {
         /// The caller, by the master's number.
@@ -54,11 +56,8 @@ impl ToMaster {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             ToMaster::Ready => b"ready".to_vec(),
-            ToMaster::Failed(reason) => {
-                let mut text = format!("failed: {reason}").into_bytes();
-                text.truncate(MESSAGE_BYTES_MAX);
-                text
-            }
+            ToMaster::Failed(reason) => cut(format!("failed: {reason}")),
+            ToMaster::Worn(why) => cut(format!("worn: {why}")),
             ToMaster::Limits { call, told } => format!("limits {call}: {told}").into_bytes(),
         }
     }
@@ -68,6 +67,7 @@ impl ToMaster {
         let text = String::from_utf8_lossy(packet);
         match text.split_once(": ") {
             Some(("failed", reason)) => Some(ToMaster::Failed(reason.to_owned())),
+            Some(("worn", why)) => Some(ToMaster::Worn(why.to_owned())),
             Some((start, told)) if start.starts_with("limits ") => {
                 Some(ToMaster::Limits { call: start[7..].parse().ok()?, told: told.to_owned() })
             }
@@ -109,6 +109,12 @@ impl ToWorker {
             _ => None,
         }
     }
+}
+
+fn cut(text: String) -> Vec<u8> {
+    let mut text = text.into_bytes();
+    text.truncate(MESSAGE_BYTES_MAX);
+    text
 }
 
 /// What a look into a link found.
@@ -154,7 +160,8 @@ mod tests {
     #[test]
     fn messages_survive_the_way() {
         let told = ToMaster::Limits { call: 7, told: r#"{"a": 1}"#.into() };
-        for message in [ToMaster::Ready, ToMaster::Failed("no model: nothing".into()), told] {
+        for message in [ToMaster::Ready, ToMaster::Failed("no model: nothing".into()), told, ToMaster::Worn("7".into())]
+        {
             assert_eq!(ToMaster::decode(&message.encode()), Some(message));
         }
         let drain =

@@ -15,6 +15,7 @@ mod drain;
 pub mod link;
 mod operator;
 mod walls;
+mod wear;
 
 use crate::board::{Board, Lane, Sender, State};
 use crate::chat::{self, Chat, store::Store};
@@ -24,7 +25,7 @@ use crate::http::{self, App};
 use crate::limit::{self, Limiter};
 use crate::listener::Gate;
 use crate::log;
-use crate::sys::{clock, fd, readiness, signal::SelfPipe};
+use crate::sys::{clock, fd, readiness, signal::SelfPipe, stack};
 use balance::Balance;
 use drain::Switches;
 use link::{Received, ToMaster, ToWorker};
@@ -55,6 +56,8 @@ pub struct Plan {
     pub threads: usize,
     /// Connections at once.
     pub connections_max: u64,
+    /// Requests after which it asks to be replaced, and at most so many more, at random; 0: never.
+    pub requests: (u64, u64),
     /// Its front.
     pub http: http::Plan,
     /// Its chat.
@@ -96,6 +99,8 @@ pub struct Kit {
 pub fn run(kit: Kit) -> i32 {
     let slot = kit.board.slot(kit.slot);
     slot.enter(std::process::id(), kit.plan.threads);
+    // Without it a hang is told without stacks, and nothing else is amiss.
+    let _ = stack::prepare(slot.stack_words());
     let _ = fd::raise_limit(kit.plan.descriptors());
     let walls = walls::raise(&kit.plan);
     let started = log::start_worker(&kit.plan.log, Sender::Slot(kit.slot), kit.log, kit.board);
@@ -206,9 +211,8 @@ async fn lane(shared: &Shared, sockets: Vec<Gate>, number: usize, up: &mpsc::Sen
     let chat =
         Chat::new(shared.plan.chat.clone(), shared.store.clone(), shared.health.clone(), shared.ending.subscribe());
     let limiter = shared.plan.limits.as_ref().zip(shared.limits).map(|(plan, counts)| Limiter::new(plan, counts));
-    let app =
-        App::new(shared.plan.http.clone(), chat, limiter, (shared.board, shared.slot, own), shared.leaving.clone())?;
-    let app = Arc::new(app);
+    let place = (shared.board, shared.slot, number);
+    let app = Arc::new(App::new(shared.plan.http.clone(), chat, limiter, place, shared.leaving.clone())?);
     if let Some(limiter) = app.limiter() {
         tokio::spawn(limiter.keep());
     }
@@ -288,6 +292,9 @@ async fn obey(shared: &Shared, link: OwnedFd, ups: &mpsc::Receiver<io::Result<()
     let link = readiness::watch(link)?;
     let signals = readiness::watch(SelfPipe::open(&[Signal::SIGTERM, Signal::SIGQUIT])?)?;
     link::say(link.get_ref(), &ToMaster::Ready.encode())?;
+    if let Some(most) = wear::limit(shared.plan.requests)? {
+        tokio::spawn(wear::tell(slot, most, link.get_ref().try_clone()?));
+    }
     let switches = Switches {
         leaving: shared.leaving.clone(),
         stop_accepting: shared.stop.clone(),

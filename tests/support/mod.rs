@@ -3,6 +3,7 @@
 mod browser;
 mod client;
 mod footprint;
+mod group;
 mod load;
 mod postgres;
 mod redis;
@@ -14,6 +15,7 @@ mod venv;
 pub use browser::Browser;
 pub use client::{Answer, Connection, post};
 pub use footprint::Footprint;
+pub use group::Group;
 pub use load::Load;
 pub use postgres::Postgres;
 pub use redis::{Between, Manner, Redis, cluster, free_port};

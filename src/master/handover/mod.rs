@@ -20,6 +20,7 @@ use super::addresses::Addresses;
 use super::control::Control;
 use super::counts::Counts;
 use super::engines::Engines;
+use super::death::Witness;
 use super::inbox::Inbox;
 use super::launch::Launcher;
 use super::notify::Notify;
@@ -190,6 +191,7 @@ pub fn resume(plan: Plan, parcel: &Parcel, load: Load) -> io::Result<Master> {
         next_scan: Duration::ZERO,
         waiting: parcel.waiting(),
         history,
+        witness: Witness::new(),
         started: parcel.started,
         origin: parcel.origin.clone(),
         former,

@@ -92,7 +92,7 @@ fn launcher(parcel: &Parcel, plan: &Plan) -> io::Result<Launcher> {
 fn canary() -> Child {
     let life = Life::Booting(Duration::ZERO);
     let since = clock::monotonic();
-    let (ended_for, failed) = (None, None);
+    let (ended_for, failed, worn) = (None, None, None);
     Child {
         id: 0,
         kind: Kind::Worker,
@@ -104,6 +104,7 @@ fn canary() -> Child {
         was_ready: false,
         ended_for,
         failed,
+        worn,
     }
 }
 
@@ -116,7 +117,7 @@ fn await_ready(link: &OwnedFd, limit: Duration) -> Result<(), String> {
             Received::Packet(packet) => match ToMaster::decode(&packet) {
                 Some(ToMaster::Ready) => return Ok(()),
                 Some(ToMaster::Failed(reason)) => return Err(reason),
-                Some(ToMaster::Limits { .. }) | None => {}
+                Some(ToMaster::Limits { .. } | ToMaster::Worn(_)) | None => {}
             },
             Received::Nothing => {
                 let left = end.saturating_sub(clock::monotonic());
