@@ -1,6 +1,6 @@
 //! API keys: made, used, limited, revoked.
 
-use crate::support::{Answer, Server, until};
+use crate::support::{Answer, Server, Upstream, Way, until};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -111,4 +111,57 @@ fn an_expired_key_and_a_missing_file_are_told() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("key new"));
     let public = crate::support::run(&["check"], &[("BIND", "0.0.0.0:0"), ("CHAT_UPSTREAM", "http://h")], &[]);
     assert!(String::from_utf8_lossy(&public.stderr).contains("API_KEYS_FILE"), "{public:?}");
+}
+
+#[test]
+fn a_key_ends_when_it_says_and_the_log_names_it_and_who_tried() {
+    let server = start(&[("RATE_LIMIT_ENABLED", "false"), ("LOG_CLIENT", "full")]);
+    let file = server.home.join("keys");
+    let failed = |reason: &str| {
+        server.expect_that(reason, |event| {
+            let text = event.to_string();
+            text.contains("auth_failed") && text.contains(reason) && text.contains("127.0.0.1")
+        })
+    };
+    // First, for a flood of them is told as a number.
+    ask(&server, "");
+    failed("missing");
+    bearer(&server, "nobody");
+    failed("wrong");
+    let key = new(&file, &["--expires-days", "1"]);
+    until("the new key is known", || (0..16).all(|_| bearer(&server, &key).status == 404));
+    let mut text: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    text["keys"][0]["expires"] = 1.into();
+    std::fs::write(&file, text.to_string()).unwrap();
+    until("its end is known", || bearer(&server, &key).status == 403);
+    assert!(failed("expired or revoked").to_string().contains(id(&key)));
+    assert!(!server.text().contains(&key[20..]), "the key stands in the log");
+}
+
+#[test]
+fn keys_open_v1_too_and_its_errors_are_openais() {
+    let upstream = Upstream::start(Way::Instant);
+    let server = start(&[("RATE_LIMIT_ENABLED", "false"), ("CHAT_UPSTREAM", &upstream.url)]);
+    let models = |header: &str| {
+        let mut connection = server.connect();
+        connection.send(format!("GET /v1/models HTTP/1.1\r\nHost: t\r\n{header}\r\n")).unwrap();
+        connection.answer().unwrap()
+    };
+    for header in
+        ["", "Authorization: Bearer sk-x\r\n", "X-API-Key: cck_0123456789ab_x\r\n", "Authorization: Basic x\r\n"]
+    {
+        let denied = models(header);
+        assert_eq!((denied.status, denied.header("www-authenticate")), (401, Some("Bearer")), "{header}");
+        assert!(denied.json()["error"]["message"].is_string(), "{denied:?}");
+    }
+    let key = new(&server.home.join("keys"), &[]);
+    for header in [
+        format!("Authorization: Bearer {key}\r\n"),
+        format!("authorization: bearer {key}\r\n"),
+        format!("X-API-Key: {key}\r\n"),
+    ] {
+        until("the new key is known", || (0..16).all(|_| models(&header).status == 200));
+    }
+    // What was meant for us never reaches an upstream.
+    assert!(upstream.heads.try_iter().all(|head| !head.contains(&key.to_lowercase())), "the key went on");
 }

@@ -114,6 +114,18 @@ fn only_tls_1_2_and_1_3_are_spoken() {
 }
 
 #[test]
+fn a_session_goes_on_at_whichever_worker_takes_the_next_connection() {
+    let server = start(&[]);
+    let kept = server.home.join("session");
+    let kept = kept.to_str().unwrap();
+    assert!(s_client(&server, &["-tls1_2", "-sess_out", kept], b"Q").status.success());
+    for number in 0..12 {
+        let output = s_client(&server, &["-tls1_2", "-sess_in", kept], b"Q");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("Reused, TLSv1.2"), "{number}: {output:?}");
+    }
+}
+
+#[test]
 fn a_new_certificate_is_taken_over_and_a_bad_one_refuses_the_reload() {
     let server = start(&[("HEADER_TIMEOUT", "0.5")]);
     let subject = || {

@@ -14,6 +14,9 @@ use std::sync::Arc;
 /// The name of HTTP/2 in ALPN.
 pub const H2: &[u8] = b"h2";
 
+/// Longer than any session of ours.
+const TICKET_BYTES_MAX: usize = 4096;
+
 /// Reads a certificate chain and its key, both PEM.
 ///
 /// # Errors
@@ -39,6 +42,9 @@ pub fn load(certfile: &Path, keyfile: &Path) -> Result<Arc<ServerConfig>, String
     // One ticket is enough for a client that comes back, and costs half of two.
     config.send_tls13_tickets = 1;
     config.ticketer = ring::Ticketer::new().map_err(|error| error.to_string())?;
+    // ring's ticketer opens no ticket longer than the longest that its own process has made: one from before the fork
+    // lets a worker that has made none yet take those of the others.
+    let _ = config.ticketer.encrypt(&[0; TICKET_BYTES_MAX]);
     Ok(Arc::new(config))
 }
 
