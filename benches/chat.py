@@ -122,7 +122,7 @@ class Bench:
     def chatcorn(self, **more):
         port, home = measure.free_port(), pathlib.Path(tempfile.mkdtemp(dir=self.home))
         settings = dict(measure.settings(home), CHAT_UPSTREAM=f"http://{self.address}/v1", RATE_LIMIT_ENABLED="true",
-                        RATE_LIMIT_DEFAULT="1000000000 per day", RATE_LIMIT_CHAT="1000000000 per day", **more)
+                        RATE_LIMIT_DEFAULT="1000000 per second", RATE_LIMIT_CHAT="1000000 per second", **more)
         with Running([self.program, "serve", "--bind", f"127.0.0.1:{port}"], home, **settings) as server:
             server.wait(f"127.0.0.1:{port}")
             yield server, f"127.0.0.1:{port}"
@@ -150,7 +150,7 @@ class Bench:
         port, home = measure.free_port(), pathlib.Path(tempfile.mkdtemp(dir=self.home))
         (home / "config.yaml").write_text(LITELLM.format(upstream=f"http://{self.address}"))
         command = [self.cache / "litellm-proxy/bin/litellm", "--config", home / "config.yaml", "--port", str(port),
-                   "--host", "127.0.0.1", "--num_workers", "2"]
+                   "--host", "127.0.0.1"]
         local = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PATH": f"{self.cache}/litellm-proxy/bin:{os.environ['PATH']}"}
         with Running(command, home, **local) as server:
             server.wait(f"127.0.0.1:{port}", 180)
