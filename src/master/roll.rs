@@ -116,19 +116,19 @@ impl State {
         }
     }
 
-    pub(super) fn canary_failed(&mut self, id: ChildId, reason: &str) {
+    pub(super) fn canary_failed(&mut self, now: Duration, id: ChildId, reason: &str) {
         if self.roll.as_ref().is_some_and(|roll| roll.stage == Stage::Canary(id)) {
-            self.refuse_roll(reason);
+            self.refuse_roll(now, reason);
         }
     }
 
     /// Everything stays as it was.
-    pub(super) fn refuse_roll(&mut self, reason: &str) {
+    pub(super) fn refuse_roll(&mut self, now: Duration, reason: &str) {
         if let Some(roll) = self.roll.take() {
             self.act(Action::Forget(roll.generation));
             let coming = self.roster.of(Kind::Engine).filter(|child| child.generation > self.generation);
             for id in coming.map(|child| child.id).collect::<Vec<_>>() {
-                self.kill(id, "its reload was refused");
+                self.kill(now, id, "its reload was refused");
             }
             self.report(Report::ReloadRefused { reason: reason.to_owned() });
             self.enter(Phase::Running);

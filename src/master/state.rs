@@ -359,11 +359,11 @@ impl State {
                     self.places[place].backoff.refused(now);
                 }
                 self.recycle_ended(now, id, None);
-                self.canary_failed(id, &reason);
+                self.canary_failed(now, id, &reason);
             }
             Kind::Migration => self.migration_ended(now, id, Err(reason)),
             Kind::Proof => self.proof_ended(id, Err(reason)),
-            Kind::Engine if self.engine_comes(id) => self.refuse_roll(&reason),
+            Kind::Engine if self.engine_comes(id) => self.refuse_roll(now, &reason),
             Kind::Log | Kind::Engine => self.helpers[helper(child.kind)].refused(now),
         }
     }
@@ -417,7 +417,7 @@ impl State {
                 let ended = if how == How::Code(0) { Ok(()) } else { Err(child.reason(how)) };
                 self.migration_ended(now, child.id, ended);
             }
-            Kind::Engine if self.engine_comes(child.id) => self.refuse_roll(&child.reason(how)),
+            Kind::Engine if self.engine_comes(child.id) => self.refuse_roll(now, &child.reason(how)),
             Kind::Engine if !self.engine_serves(child.generation) => {
                 if self.shape.engine.is_none() {
                     self.show_engine(EngineState::Absent);
@@ -452,7 +452,7 @@ impl State {
         }
         self.recycle_ended(now, child.id, place);
         let reason = child.reason(how);
-        self.canary_failed(child.id, &reason);
+        self.canary_failed(now, child.id, &reason);
         let hopeless = self.places.iter().all(|place| place.backoff.failures() >= BOOT_TRIES);
         if self.phase == Phase::Booting && hopeless {
             self.report(Report::NoWorker { reason });
@@ -463,7 +463,7 @@ impl State {
 
     fn migration_ended(&mut self, now: Duration, id: ChildId, result: Result<(), String>) {
         match (self.roll.as_ref().map(|roll| roll.stage), result) {
-            (Some(Stage::Migrating(own)), Err(reason)) if own == id => self.refuse_roll(&reason),
+            (Some(Stage::Migrating(own)), Err(reason)) if own == id => self.refuse_roll(now, &reason),
             (Some(Stage::Migrating(own)), Ok(())) if own == id => self.migrated_for_roll(now),
             (_, Ok(())) => self.migrated = true,
             (_, Err(reason)) if self.phase == Phase::Booting => {

@@ -278,7 +278,7 @@ impl Ledger {
 
     /// How long nothing has moved, by the sweeper's own observation: so a request costs no clock.
     fn idle_ms(&self, now_ms: u64) -> u64 {
-        let activity = self.bytes_in() + self.bytes_out() + self.answered.load(Relaxed) + self.in_flight();
+        let activity = self.bytes_in() + self.bytes_out() + self.arrived.load(Relaxed) + self.answered.load(Relaxed);
         if self.swept_activity.swap(activity, Relaxed) != activity {
             self.swept_ms.store(now_ms, Relaxed);
         }
