@@ -1,6 +1,6 @@
 //! Every kind of answer there is, and the headers that each of them has.
 
-use crate::heads::has_headers;
+use crate::heads::{has_headers, has_security_headers};
 use crate::support::{Answer, Connection, Server, Upstream, Way, post};
 
 const JSON_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
@@ -19,8 +19,14 @@ fn get(path: &str, fields: &str) -> String {
 }
 
 fn judge(name: &str, answer: &Answer, status: u16) {
-    assert_eq!(answer.status, status, "{name}: {answer:?}");
     has_headers(answer);
+    judge_alone(name, answer, status);
+}
+
+/// The same without what lets other origins read it: the operators' address is for nobody's page but its own.
+fn judge_alone(name: &str, answer: &Answer, status: u16) {
+    assert_eq!(answer.status, status, "{name}: {answer:?}");
+    has_security_headers(answer);
     let page =
         answer.header("content-type").is_some_and(|kind| !kind.contains("json") && !kind.contains("event-stream"))
             && !name.contains("/metrics");
@@ -102,7 +108,9 @@ fn every_kind_of_answer_has_every_header() {
     );
     let admin = admin(&server);
     for (path, status) in [("/metrics", 200), ("/status", 200), ("/api/chat", 404)] {
-        judge(path, &Connection::open(&admin).get(path).unwrap(), status);
+        let answer = Connection::open(&admin).get(path).unwrap();
+        judge_alone(path, &answer, status);
+        assert!(status != 200 || answer.header("access-control-allow-origin").is_none(), "{answer:?}");
     }
 }
 

@@ -17,9 +17,9 @@ const LANGCHAIN: Package =
     Package { module: "langchain_openai", name: "langchain-openai", script: "langchain_client.py" };
 const LITELLM: Package = Package { module: "litellm", name: "litellm", script: "litellm_client.py" };
 
-/// Runs one part of a package's script against a server.
-pub fn client(package: &Package, server: &Server, part: &str) {
-    let Some(python) = python_with(package.module, &[package.name]) else { return };
+/// Runs one part of a package's script against a server; false when there is no such package.
+pub fn client(package: &Package, server: &Server, part: &str) -> bool {
+    let Some(python) = python_with(package.module, &[package.name]) else { return false };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(package.script);
     let url = format!("http://{}/v1", server.address);
     let mut command = Command::new(python);
@@ -27,6 +27,7 @@ pub fn client(package: &Package, server: &Server, part: &str) {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{} {part}: {said}\n{}", package.name, server.text());
+    true
 }
 
 fn all_parts(package: &Package) {

@@ -6,7 +6,7 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// SQLite before 3.51.3 can corrupt a WAL database that several processes write (`DESIGN.md`).
 const SQLITE_MIN: i32 = 3_051_003;
@@ -91,6 +91,10 @@ pub const DELETE: &str = "DELETE FROM sessions WHERE id = ?1";
 const STATEMENTS: &[&str] =
     &[FIND, CREATE, TOUCH, SET_MODE, TURNS, BEGIN_TURN, END_TURN, PURGE, PROBE, LIST, LIST_ONE, ALL_TURNS, DELETE];
 
+/// A migration waits so long for others that begin at the same time, looking so often.
+const MIGRATION_WAIT_MAX: Duration = Duration::from_secs(5);
+const MIGRATION_PAUSE: Duration = Duration::from_millis(10);
+
 /// Opens the database for reading and writing.
 ///
 /// # Errors
@@ -129,6 +133,17 @@ pub fn migrate(path: &Path) -> Result<i64, StoreError> {
         return Err(StoreError::Unusable(text));
     }
     make_file(path).map_err(|error| StoreError::Unusable(place_error(path, &error)))?;
+    let until = Instant::now() + MIGRATION_WAIT_MAX;
+    loop {
+        match bring_up_to_date(path) {
+            // A first change of the journal's mode asks no busy handler: masters that begin at once take turns here.
+            Err(StoreError::Busy) if Instant::now() < until => std::thread::park_timeout(MIGRATION_PAUSE),
+            done => return done,
+        }
+    }
+}
+
+fn bring_up_to_date(path: &Path) -> Result<i64, StoreError> {
     let mut connection = open(path)?;
     let known = MIGRATIONS.len() as i64;
     let step = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
