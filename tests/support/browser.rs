@@ -41,6 +41,7 @@ impl Browser {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let number = PLACES.fetch_add(1, Ordering::Relaxed);
         let profile = std::env::temp_dir().join(format!("chatcorn-browser-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&profile).unwrap();
         let mut child = program(&profile).spawn().unwrap();
         let (sender, messages) = channel();
         let output = BufReader::new(child.stdout.take().unwrap());
@@ -227,7 +228,8 @@ fn program(profile: &Path) -> Command {
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
     command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
     command.args(["--disable-dev-shm-usage", "--remote-debugging-pipe"]);
-    command.arg(format!("--user-data-dir={}", profile.display())).arg("about:blank");
+    // Killed, it leaves its scratch files: there they go with the profile.
+    command.env("TMPDIR", profile).arg(format!("--user-data-dir={}", profile.display())).arg("about:blank");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
     command
 }
