@@ -53,12 +53,12 @@ impl App {
     ) -> Result<(), Fault> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
         let client = context.counted(limiter);
-        let made = match limiter.check_now(&client, endpoint, clock::monotonic_ms()) {
-            Some(made) => made,
-            None => Box::pin(limiter.check_remote(&client, endpoint)).await,
-        };
+        if !limiter.check_now(&client, endpoint, context.access.began_ms(), verdict) {
+            *verdict = Some(Box::pin(limiter.check_remote(&client, endpoint)).await);
+        }
+        let Some(made) = verdict else { return Ok(()) };
         context.access.verdict = word(made.outcome);
-        admit(verdict.insert(made), context.client)
+        admit(made, context.client)
     }
 
     /// How a client, by its address or its key's id, stands in its limits, for the operator; `error` says why not.

@@ -10,7 +10,7 @@
 //! quota     "10 per minute"            client   X-Forwarded-For, ranges, /64
 //! word      64 bits a limit            table    who owns a slot        tally   counting in it
 //! budget    tokens, reserved and settled
-//! operator  show and reset a client
+//! operator  show and reset a client                name    a client's, and its hash
 //! shared    the memory file            script   the decision in Lua    verdict outcome and headers
 //! target    REDIS_URL                  wire     one server, sentinels, a cluster; in clear or by TLS
 //! ```
@@ -23,6 +23,7 @@ pub mod breaker;
 pub mod budget;
 pub mod client;
 pub mod limiter;
+pub mod name;
 pub mod operator;
 pub mod plan;
 pub mod quota;

@@ -204,7 +204,7 @@ async fn a_busy_redis_is_stood_in_for() {
         );
     until("busy", || {
         let client = someone(&limiter, 2);
-        limiter.check_now(&client, Endpoint::Api, crate::sys::clock::monotonic_ms());
+        limiter.check_now(&client, Endpoint::Api, crate::sys::clock::monotonic_ms(), &mut None);
         true
     })
     .await;
@@ -262,9 +262,14 @@ async fn an_operators_reset_takes_effect() {
     // This machine remembers the refusal, and asks again some seconds later.
     let client = someone(&limiter, 1);
     let began = crate::sys::clock::monotonic_ms();
-    assert!(limiter.check_now(&client, Endpoint::Api, began).is_some_and(|verdict| !verdict.admitted()));
-    assert!(limiter.check_now(&client, Endpoint::Api, began + 5_100).is_none(), "it is due to ask");
-    assert!(limiter.check_now(&client, Endpoint::Api, began + 5_101).is_some(), "once");
+    let told = |now_ms| {
+        let mut verdict = None;
+        limiter.check_now(&client, Endpoint::Api, now_ms, &mut verdict);
+        verdict
+    };
+    assert!(told(began).is_some_and(|verdict| !verdict.admitted()));
+    assert!(told(began + 5_100).is_none(), "it is due to ask");
+    assert!(told(began + 5_101).is_some(), "once");
     assert!(limiter.reset(&client).await);
     assert_eq!(admitted(&limiter, &client, 5).await, 3);
 }
