@@ -347,7 +347,7 @@ proptest! {
         world.on(Event::Start);
         for (which, obeyed, millis) in orders {
             world.hear(SIGNALS[which].clone());
-            (0..obeyed).for_each(|_| drop(world.obey()));
+            (0..obeyed).for_each(|_| _ = world.obey());
             world.now += MS * u32::from(millis);
             world.hear(Event::Tick);
         }
