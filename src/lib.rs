@@ -86,7 +86,7 @@ fn run_engine() -> ExitCode {
             if let Err(reason) = engine_log(&settings) {
                 return failed(reason, 1);
             }
-            open.iter().for_each(|reason| tracing::warn!(target: "engine", %reason, "the engine is not confined"));
+            open.iter().for_each(|reason| tracing::warn!(%reason, "the engine is not confined"));
             engine::run(settings)
         }
         Err(reason) => failed(reason, 2),

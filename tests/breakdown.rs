@@ -200,7 +200,7 @@ fn hup_in_a_drain_changes_nothing_and_a_worker_killed_in_it_is_not_missed() {
 
 #[test]
 fn signals_in_any_order_end_with_0_and_in_time() {
-    use Signal::{SIGHUP, SIGTTIN, SIGTTOU, SIGUSR1, SIGWINCH};
+    use Signal::{SIGHUP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGWINCH};
     let rounds = if std::env::var_os("CHATCORN_TEST_LONG").is_some() { 200 } else { 8 };
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = |below: usize| {
@@ -211,7 +211,8 @@ fn signals_in_any_order_end_with_0_and_in_time() {
     };
     for round in 0..rounds {
         let mut server = Server::start(&[("WEB_CONCURRENCY", "2")]);
-        let sent: Vec<Signal> = (0..12).map(|_| [SIGHUP, SIGUSR1, SIGTTIN, SIGTTOU, SIGWINCH][next(5)]).collect();
+        let sent: Vec<Signal> =
+            (0..12).map(|_| [SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU, SIGWINCH][next(6)]).collect();
         sent.iter().for_each(|signal| server.signal(*signal));
         let last = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT][next(3)];
         server.signal(last);
