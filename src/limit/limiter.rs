@@ -137,45 +137,40 @@ impl Limiter {
 
     /// Decides about one request: at once where the shared memory can, else in one trip to Redis.
     pub async fn check(&self, client: &Client, endpoint: Endpoint) -> Verdict {
-        let mut verdict = None;
-        self.check_now(client, endpoint, clock::monotonic_ms(), &mut verdict);
-        match verdict {
-            Some(verdict) => verdict,
-            None => self.check_remote(client, endpoint).await,
+        let mut verdict = Verdict::default();
+        match self.check_now(client, endpoint, clock::monotonic_ms(), &mut verdict) {
+            true => verdict,
+            false => self.check_remote(client, endpoint).await,
         }
     }
 
     /// The decision, if no trip to Redis is needed for it: without Redis always. `now_ms` is monotonic. True when it was
-    /// made: then it is in `verdict`, written in place, for copying it costs more than counting.
+    /// made: then it is in `verdict`, which is a new one; it is written in place, for copying it costs more than counting.
     #[inline]
-    pub fn check_now(&self, client: &Client, endpoint: Endpoint, now_ms: u64, verdict: &mut Option<Verdict>) -> bool {
+    pub fn check_now(&self, client: &Client, endpoint: Endpoint, now_ms: u64, verdict: &mut Verdict) -> bool {
         let (now, (_, route)) = (Now::at(now_ms), self.route(client, endpoint));
-        let made = verdict.insert(self.verdict(route, Source::Table, now));
         if client.exempt || route.limits.is_empty() {
             return true;
         }
+        verdict.about(route, self.shared.rules.headers, now);
         if self.remote.is_none() {
             let all = &self.shared.rules.all;
-            let admitted = self.shared.table.admit(client.hash, &route.limits, all, now, &mut made.standings);
-            made.outcome = self.outcome(admitted);
+            let admitted = self.shared.table.admit(client.hash, &route.limits, all, now, &mut verdict.standings);
+            verdict.outcome = self.outcome(admitted);
             return true;
         }
         self.remembers(client, route, now, verdict)
     }
 
     /// What is known here of a client whom Redis decides about: what it refused, or everything while it is away.
-    fn remembers(&self, client: &Client, route: &'static Route, now: Now, verdict: &mut Option<Verdict>) -> bool {
+    fn remembers(&self, client: &Client, route: &'static Route, now: Now, verdict: &mut Verdict) -> bool {
         if self.shared.breaker().is_open() || !self.is_up() || self.settles(now) {
-            *verdict = Some(self.stand_by(client, route, now, 1));
+            *verdict = self.stand_by(client, route, now, 1);
             return true;
         }
-        let refused = verdict
-            .as_mut()
-            .filter(|verdict| self.remembered_refusal(client, route, now, &mut verdict.standings))
-            .map(|verdict| verdict.outcome = self.outcome(false))
-            .is_some();
-        if !refused {
-            *verdict = None;
+        let refused = self.remembered_refusal(client, route, now, &mut verdict.standings);
+        if refused {
+            verdict.outcome = self.outcome(false);
         }
         refused
     }
@@ -378,8 +373,9 @@ impl Limiter {
 
     /// A verdict to be filled.
     fn verdict(&self, route: &'static Route, source: Source, now: Now) -> Verdict {
-        let (standings, headers) = (Standings::default(), self.shared.rules.headers);
-        Verdict { outcome: Outcome::Exempt, source, route, standings, cost: 1, headers, decided_ms: now.ms }
+        let mut verdict = Verdict { source, ..Verdict::default() };
+        verdict.about(route, self.shared.rules.headers, now);
+        verdict
     }
 }
 

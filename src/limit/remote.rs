@@ -8,6 +8,7 @@
 //! Nothing is tried twice: a call that timed out may have counted. The crate's own reconnecting and script loading are
 //! not used: it would not leave a master that became a replica, and loads scripts with a command that proxies block.
 
+use super::name::Name;
 use super::script::{Record, SETTLE, Script, records};
 use super::shared::{Shared, Word};
 use super::tally::Standings;

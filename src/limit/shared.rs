@@ -244,7 +244,13 @@ mod tests {
 
     fn admit(shared: &Shared, now_ms: u64) -> bool {
         let limits = &shared.rules.route(Endpoint::Chat).limits;
-        shared.table.admit(shared.hash(Name::new(b'k', b"me")), limits, &shared.rules.all, Now::at(now_ms), &mut Default::default())
+        shared.table.admit(
+            shared.hash(Name::new(b'k', b"me")),
+            limits,
+            &shared.rules.all,
+            Now::at(now_ms),
+            &mut Default::default(),
+        )
     }
 
     #[test]

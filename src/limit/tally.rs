@@ -63,7 +63,7 @@ impl<C: Cell> Table<C> {
             if self.look_at(slot, limits, now, cost, standings, &mut seen) {
                 return false;
             }
-            match self.commit(hash, slot, limits, now, cost, standings, &seen) {
+            match self.commit(hash, slot, limits, now, cost, (standings, &seen)) {
                 Commit::Counted => return true,
                 Commit::Full => {
                     self.look(slot, limits, now, cost, standings);
@@ -187,8 +187,7 @@ impl<C: Cell> Table<C> {
         limits: &[Limit],
         now: Now,
         cost: u32,
-        standings: &mut Standings,
-        seen: &Words,
+        (standings, seen): (&mut Standings, &Words),
     ) -> Commit {
         let mut written = [0; APPLIED_MAX];
         for (number, (((limit, standing), seen), written_here)) in

@@ -16,6 +16,11 @@ const LEAD_BYTES: usize = 160;
 const DEPTH_MAX: usize = 5;
 
 impl Shadow {
+    /// Where the shadow of `text` begins; nothing when nothing in it is escaped.
+    pub(super) fn begins(text: &[u8]) -> Option<usize> {
+        first_escape(text).map(|first| first.saturating_sub(LEAD_BYTES))
+    }
+
     /// The shadow of `text` from a little before its first escape on; none when nothing in it is escaped.
     pub(super) fn of(text: &[u8]) -> Option<Shadow> {
         let first = first_escape(text)?;
@@ -98,12 +103,12 @@ fn introducer(text: &[u8], from: usize) -> Option<usize> {
 
 const BLOCK_BYTES: usize = 32;
 
-/// True where an escape may begin: the next byte fits.
+/// True where an escape may begin: the next bytes fit.
 fn begins(text: &[u8], at: usize) -> bool {
     match (text[at], text.get(at + 1)) {
-        (b'%', Some(next)) => next.is_ascii_hexdigit(),
+        (b'%', Some(next)) => next.is_ascii_hexdigit() && text.get(at + 2).is_some_and(u8::is_ascii_hexdigit),
         (b'\\', Some(next)) => matches!(next, b'u' | b'x' | b'/' | b'\\'),
-        (b'&', Some(next)) => matches!(next, b'#' | b'a'..=b'z'),
+        (b'&', Some(next)) => matches!(next, b'#' | b'q' | b'a' | b'l' | b'g' | b'e'),
         _ => false,
     }
 }
