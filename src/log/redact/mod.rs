@@ -154,7 +154,7 @@ impl Redactor {
 
     /// One scan. Returns what it spent; or where it stopped, because looking closer cost more than the text is worth.
     fn scan(&self, text: &[u8], spent: usize, finds: &mut Finds) -> Result<usize, usize> {
-        let worth = SPENT_MIN + text.len() * SPENT_A_BYTE;
+        let worth = SPENT_MIN + text.len() * SPENT_EIGHT_BYTES / 8;
         let text = Text::new(text, spent);
         let mut memo = tokens::Memo::default();
         let (mut state, mut covered) = (self.start, 0..0);
@@ -200,10 +200,10 @@ impl Redactor {
     }
 }
 
-/// What may be spent on looking closer: so much for a line, so much for each of its bytes. A line of this program or
+/// What may be spent on looking closer: so much for a line, so much for eight of its bytes. A line of this program or
 /// of a server needs a tenth of it; whoever writes lines that need more gets them back with more missing.
-const SPENT_MIN: usize = 800;
-const SPENT_A_BYTE: usize = 2;
+const SPENT_MIN: usize = 700;
+const SPENT_EIGHT_BYTES: usize = 12;
 /// The same for a line with escapes before it is read again without them: so much, and one for so many bytes.
 const EASY_MIN: usize = 500;
 const EASY_BYTES: usize = 4;
