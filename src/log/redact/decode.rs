@@ -90,28 +90,41 @@ fn first_escape(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// Behind what began no escape at `at`: a run of backslashes is one question, not one for each; of a longer one than
+/// Behind what begins no escape at `at`: a run of backslashes is one question, not one for each; of a longer one than
 /// an escape may have, its end is another.
 fn past(text: &[u8], at: usize) -> usize {
-    let same = text[at..].iter().take_while(|byte| **byte == text[at]).count();
+    if text[at] != b'\\' {
+        return at + 1;
+    }
+    let same = text[at..].iter().take_while(|byte| **byte == b'\\').count();
     at + if same > SLASHES_MAX { (same - SLASHES_MAX).max(1) } else { same }
 }
 
 /// The first byte at or after `from` that may begin an escape. Whole blocks without one are passed over; in others each
 /// byte is looked at, for there may be many.
 fn introducer(text: &[u8], from: usize) -> Option<usize> {
-    let near = text.len().min(from + 8);
-    if let Some(at) = (from..near).find(|at| begins(text, *at)) {
-        return Some(at);
+    let introduces = |byte: &u8| matches!(byte, b'%' | b'\\' | b'&');
+    let mut at = from;
+    loop {
+        let near = text.len().min(at + 8);
+        at = match text.get(at..near)?.iter().position(introduces) {
+            Some(steps) => at + steps,
+            None => swift(text, near)?,
+        };
+        if begins(text, at) {
+            return Some(at);
+        }
+        at = past(text, at);
     }
-    let mut at = near;
+}
+
+/// The first byte at or after `at` that introduces escapes, looked for in blocks.
+fn swift(text: &[u8], mut at: usize) -> Option<usize> {
+    let introduces = |byte: &u8| matches!(byte, b'%' | b'\\' | b'&');
     loop {
         let block = text.get(at..text.len().min(at + BLOCK_BYTES)).filter(|block| !block.is_empty())?;
-        if block.iter().fold(false, |any, byte| any | matches!(byte, b'%' | b'\\' | b'&')) {
-            let found = (at..at + block.len()).find(|at| begins(text, *at));
-            if found.is_some() {
-                return found;
-            }
+        if block.iter().fold(false, |any, byte| any | introduces(byte)) {
+            return block.iter().position(introduces).map(|steps| at + steps);
         }
         at += block.len();
     }
@@ -123,7 +136,13 @@ const BLOCK_BYTES: usize = 32;
 fn begins(text: &[u8], at: usize) -> bool {
     match (text[at], text.get(at + 1)) {
         (b'%', Some(next)) => nibble(*next).is_some() && text.get(at + 2).is_some_and(|low| nibble(*low).is_some()),
-        (b'\\', Some(next)) => matches!(next, b'u' | b'x' | b'/' | b'\\'),
+        (b'\\', Some(_)) => {
+            let after = text[at..].iter().take(SLASHES_MAX + 1).take_while(|byte| **byte == b'\\').count();
+            match text.get(at + after) {
+                Some(b'u') => text[at + after + 1..].starts_with(b"00"),
+                next => matches!(next, Some(b'x' | b'/')),
+            }
+        }
         (b'&', Some(next)) => {
             let second = text.get(at + 2).copied().unwrap_or(0);
             matches!(
