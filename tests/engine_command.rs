@@ -78,13 +78,18 @@ fn another_engine_that_dies_is_replaced_with_all_that_it_started() {
         assert_eq!(server.connect().get("/healthz").unwrap().status, 200);
         let after = said(&server);
         assert_ne!(before["pid"], after["pid"], "{way}");
-        if way != "its keeper is killed" {
-            until("the end of its helper", || !lives(pid(&before, "helper")));
-        } else {
-            let _ = kill(Pid::from_raw(pid(&before, "helper")), Signal::SIGKILL);
-        }
+        until("the end of its helper", || !lives(pid(&before, "helper")));
     }
     assert!(server.text().contains("its last line: out of memory") && !lives(pid(&first, "pid")));
+}
+
+#[test]
+fn a_killed_master_takes_another_engine_with_all_that_it_started() {
+    let mut server = started(&[]);
+    let said = said(&server);
+    server.signal(Signal::SIGKILL);
+    server.wait();
+    until("the end of the engine", || !lives(pid(&said, "pid")) && !lives(pid(&said, "helper")));
 }
 
 #[test]
