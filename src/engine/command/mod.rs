@@ -115,16 +115,20 @@ fn start(command: &Command, environment: &[(OsString, OsString)], output: OwnedF
 /// Forks what ends the command's group when this process cannot.
 fn watch(leader: i32) -> io::Result<()> {
     let keeper = std::process::id() as i32;
+    // Its end says that this process is done with the fork, which puts a child into a group of its own.
+    let (forked, forking) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let wait_for_it = || -> io::Result<Infallible> {
         let nothing = File::options().read(true).write(true).open("/dev/null")?;
-        fd::close_all_but(&[nothing.as_raw_fd()]);
+        fd::close_all_but(&[nothing.as_raw_fd(), forked.as_raw_fd()]);
         (0..=2).try_for_each(|number| fd::place(&nothing, number))?;
+        nix::unistd::read(&forked, &mut [0])?;
         process::end_group_with_parent(leader, keeper)
     };
     fork_child(|| match wait_for_it() {
         Ok(never) => never,
         Err(_) => leave(1),
     })?;
+    drop(forking);
     Ok(())
 }
 
