@@ -14,6 +14,11 @@ pub enum Id {
 }
 
 impl Id {
+    /// True for one of our own making.
+    pub fn is_own(&self) -> bool {
+        matches!(self, Id::Made(_))
+    }
+
     /// As a header.
     pub fn header(&self) -> HeaderValue {
         match self {

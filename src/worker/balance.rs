@@ -5,13 +5,16 @@
 //! of 8 kept connections to one worker. So a loop takes one only while no live worker carries less; who declines looks
 //! again in a millisecond. Within a worker the connections stay together until one loop has [`LANE_LEAD`] more than the
 //! next: a loop with many finds several requests each time it is woken, and the second thread sleeps until it is
-//! needed (measured with 64 connections and 2 cores: 10 % more requests a second).
+//! needed (measured with 64 connections and 2 cores: 10 % more requests a second). Where the workers alone keep all
+//! cores busy, it is needed late: there more threads than cores only wait for each other.
 
 use crate::board::{Board, Lane, Slot};
 use std::time::Duration;
 
 /// Weight that a loop takes before the next one of its worker begins.
 const LANE_LEAD: u64 = 32;
+/// The same where there is no core for the second loops.
+const LANE_LEAD_CROWDED: u64 = 256;
 /// How long a less busy loop is waited for before it is left out until it turns again.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// A newcomer counts as carrying all but so many of what the others carry, and less each second.
@@ -23,15 +26,18 @@ pub struct Balance {
     own: Lane,
     slot: usize,
     connections_max: u64,
+    lane_lead: u64,
     blocked_since: Option<Duration>,
     /// Loops that did not take what was theirs, with their turns then.
     suspects: Vec<(Lane, u64)>,
 }
 
 impl Balance {
-    /// For the loop `own` of the worker in `slot`, which holds at most `connections_max` connections.
-    pub fn new(board: Board, own: Lane, slot: usize, connections_max: u64) -> Balance {
-        Balance { board, own, slot, connections_max, blocked_since: None, suspects: Vec::new() }
+    /// For the loop `own` of the worker in `slot`, which holds at most `connections_max` connections. `roomy`: there
+    /// are more cores than workers.
+    pub fn new(board: Board, own: Lane, slot: usize, connections_max: u64, roomy: bool) -> Balance {
+        let lane_lead = if roomy { LANE_LEAD } else { LANE_LEAD_CROWDED };
+        Balance { board, own, slot, connections_max, lane_lead, blocked_since: None, suspects: Vec::new() }
     }
 
     /// Sets this loop's handicap: it must not be given everything because it is new.
@@ -78,9 +84,11 @@ impl Balance {
 
     fn siblings(&self, worker: Slot) -> impl Iterator<Item = Lane> {
         let own = worker.lanes().position(|lane| lane.same(&self.own)).unwrap_or_default() as u64;
-        let rank = self.own.weight() + own * LANE_LEAD;
+        let rank = self.own.weight() + own * self.lane_lead;
         let ranked = worker.lanes().enumerate();
-        ranked.filter(move |(number, lane)| lane.weight() + *number as u64 * LANE_LEAD < rank).map(|(_, lane)| lane)
+        ranked
+            .filter(move |(number, lane)| lane.weight() + *number as u64 * self.lane_lead < rank)
+            .map(|(_, lane)| lane)
     }
 
     fn worker_connections(&self) -> u64 {
@@ -110,17 +118,17 @@ mod tests {
     fn the_busier_declines_and_the_lighter_takes() {
         let (board, one, two) = two_workers();
         one.connected();
-        assert!(!Balance::new(board, one, 0, 10).takes(MS * 1001));
-        assert!(Balance::new(board, two, 1, 10).takes(MS * 1001));
+        assert!(!Balance::new(board, one, 0, 10, true).takes(MS * 1001));
+        assert!(Balance::new(board, two, 1, 10, true).takes(MS * 1001));
         two.connected();
-        assert!(Balance::new(board, one, 0, 10).takes(MS * 1001));
+        assert!(Balance::new(board, one, 0, 10, true).takes(MS * 1001));
     }
 
     #[test]
     fn a_loop_that_does_not_turn_is_left_out() {
         let (board, one, two) = two_workers();
         one.connected();
-        let mut balance = Balance::new(board, one, 0, 10);
+        let mut balance = Balance::new(board, one, 0, 10, true);
         assert!(balance.takes(MS * 1200), "silent for 200 ms, so not live");
         two.turn(1200);
         two.park();
@@ -135,14 +143,14 @@ mod tests {
     fn a_full_worker_declines() {
         let (board, one, _) = two_workers();
         one.connected();
-        assert!(!Balance::new(board, one, 0, 1).takes(MS * 5000));
+        assert!(!Balance::new(board, one, 0, 1, true).takes(MS * 5000));
     }
 
     #[test]
     fn a_newcomer_is_handicapped() {
         let (board, one, two) = two_workers();
         (0..10).for_each(|_| one.connected());
-        Balance::new(board, two, 1, 100).enter();
+        Balance::new(board, two, 1, 100, true).enter();
         assert_eq!(board.slot(1).weight(), 6);
         two.melt_handicap();
         assert_eq!(board.slot(1).weight(), 3);
@@ -150,15 +158,20 @@ mod tests {
 
     #[test]
     fn a_second_loop_waits_until_the_first_has_its_lead() {
+        lead_of(LANE_LEAD, true);
+        lead_of(LANE_LEAD_CROWDED, false);
+    }
+
+    fn lead_of(lead: u64, roomy: bool) {
         let board = Board::create().unwrap();
         let worker = board.open(0);
         worker.enter(100, 2);
         worker.set_state(State::Ready);
         let (first, second) = (worker.lane(0), worker.lane(1));
-        let takes = |lane: Lane| Balance::new(board, lane, 0, 1000).takes(MS * 1001);
+        let takes = |lane: Lane| Balance::new(board, lane, 0, 1000, roomy).takes(MS * 1001);
         [first, second].iter().for_each(|lane| lane.turn(1000));
         assert!(takes(first) && !takes(second));
-        (0..LANE_LEAD).for_each(|_| first.connected());
+        (0..lead).for_each(|_| first.connected());
         assert!(takes(first) && takes(second), "equal: either");
         first.connected();
         assert!(!takes(first) && takes(second));

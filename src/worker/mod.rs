@@ -220,8 +220,9 @@ async fn lane(shared: &Shared, sockets: Vec<Gate>, number: usize, up: &mpsc::Sen
         tokio::spawn(watch_keys(door.clone()));
     }
     own.turn(clock::monotonic_ms());
+    let roomy = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > shared.plan.http.workers);
     for socket in sockets {
-        let balance = Balance::new(shared.board, own, shared.slot, shared.plan.connections_max);
+        let balance = Balance::new(shared.board, own, shared.slot, shared.plan.connections_max, roomy);
         balance.enter();
         let accepting = accept::run(socket, app.clone(), own, balance, shared.stop.subscribe());
         tokio::spawn(async move {
