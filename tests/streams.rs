@@ -51,7 +51,7 @@ fn a_model_that_never_begins_ends_an_open_stream_with_an_error() {
 fn a_client_that_leaves_before_the_first_token_cancels_the_call() {
     let upstream = Upstream::start(Way::Silent);
     let server = Server::start(&[("CHAT_UPSTREAM", &upstream.url)]);
-    for wish in [OWN, OPENAI, (OPENAI.0, WHOLE)] {
+    for wish in [OWN, OPENAI, (OPENAI.0, WHOLE), (OWN.0, r#"{"message":"hello"}"#)] {
         let connection = asked(&server, wish);
         upstream.requests.recv_timeout(LIMIT).unwrap();
         let left_at = Instant::now();
