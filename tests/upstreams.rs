@@ -149,8 +149,8 @@ fn an_upstream_by_https_is_trusted_by_its_certificate_alone() {
     let Some(mut sealed) = Sealed::start("localhost") else { return };
     let url = format!("https://localhost:{}/v1", sealed.port);
     let variables = [("CHAT_UPSTREAM", url.as_str()), ("CHAT_UPSTREAM_API_KEY", "sk-ours-1234567890")];
-    let trusted = sealed.certificate.to_str().unwrap();
-    let server = Server::start(&[&variables[..], &[("SSL_CERT_FILE", trusted)]].concat());
+    let trusted = sealed.certificate.to_str().unwrap().to_owned();
+    let server = Server::start(&[&variables[..], &[("SSL_CERT_FILE", trusted.as_str())]].concat());
     let answer = server.connect().post("/v1/chat/completions", ASKED).unwrap();
     assert_eq!(answer.json()["choices"][0]["message"]["content"], "sealed", "{answer:?} {}", server.text());
     assert_eq!(server.connect().post("/api/chat", CHAT).unwrap().json()["message"], "sealed");
@@ -192,12 +192,12 @@ fn hugging_face_is_asked_by_its_name_with_a_token_that_nobody_else_sees() {
     let Some(mut sealed) = Sealed::start("router.huggingface.co") else { return };
     let build = format!("cc -shared -fPIC -DPORT={} -o here.so here.c -ldl", sealed.port);
     let build = format!("{build} && LD_PRELOAD=./here.so exec \"$0\"");
-    let trusted = sealed.certificate.to_str().unwrap();
+    let trusted = sealed.certificate.to_str().unwrap().to_owned();
     let variables = [
         ("CHAT_UPSTREAM", "huggingface"),
         ("HF_TOKEN", TOKEN),
         ("CHAT_UPSTREAM_API_KEY", "sk-other-1234567890"),
-        ("SSL_CERT_FILE", trusted),
+        ("SSL_CERT_FILE", trusted.as_str()),
         ("LOG_LEVEL", "debug"),
         ("RATE_LIMIT_ENABLED", "false"),
     ];
