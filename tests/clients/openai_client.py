@@ -1,4 +1,5 @@
 """What a program that uses the openai package does, and what it has to see. Arguments: base URL, which part."""
+import json
 import sys
 import time
 
@@ -120,8 +121,14 @@ def real():
     word = said.split()[1]
     cut = api.chat.completions.create(**ask, stop=[word]).choices[0]
     assert word not in cut.message.content and cut.finish_reason == "stop", (word, cut)
+    wish = {"messages": [{"role": "user", "content": "Describe a cat as JSON with the keys name and age."}], "max_tokens": 100}
+    held = api.chat.completions.create(**{**ask, **wish}, response_format={"type": "json_object"}).choices[0]
+    said_json = held.message.content
+    assert said_json.startswith("{"), held
+    assert held.finish_reason == "length" or isinstance(json.loads(said_json), dict), held
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-    for name, value in [("tools", [tool]), ("logprobs", True)]:
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}
+    for name, value in [("tools", [tool]), ("logprobs", True), ("response_format", schema)]:
         try:
             api.chat.completions.create(**ask, **{name: value})
             raise SystemExit(f"accepted {name}")
@@ -133,6 +140,7 @@ def real():
     except openai.BadRequestError as error:
         assert error.code == "context_length_exceeded", error
     print(f"{model}: {said!r}, {usage.prompt_tokens} + {usage.completion_tokens} tokens")
+    print(f"as JSON: {said_json!r}, {held.finish_reason}")
 
 
 globals()[part]()
