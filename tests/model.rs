@@ -107,15 +107,15 @@ fn model_is_not_kept_from_one_client_by_another_with_many_chats() {
         serde_json::json!({"messages": messages, "max_tokens": 24, "temperature": 0}).to_string()
     };
     let ended = AtomicUsize::new(0);
+    let ask = |number: usize| {
+        let text = format!("Tell story {number}.");
+        let answer = Connection::open(&server.address).post("/v1/chat/completions", &body(&text)).unwrap();
+        ended.fetch_add(1, Ordering::SeqCst);
+        assert!(answer.status == 200 || answer.header("retry-after").is_some(), "{answer:?}");
+        answer.status == 200
+    };
+    let ask = &ask;
     let (before, answered) = std::thread::scope(|scope| {
-        let ask = |number: usize| {
-            let text = format!("Tell story {number}.");
-            let answer = Connection::open(&server.address).post("/v1/chat/completions", &body(&text)).unwrap();
-            ended.fetch_add(1, Ordering::SeqCst);
-            assert!(answer.status == 200 || answer.header("retry-after").is_some(), "{answer:?}");
-            answer.status == 200
-        };
-        let ask = &ask;
         let greedy: Vec<_> = (0..MANY).map(|number| scope.spawn(move || ask(number))).collect();
         until("all slots taken and the rest waiting", || {
             let engine = server.status()["engine"].clone();

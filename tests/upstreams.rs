@@ -88,6 +88,10 @@ fn a_v1_stream_without_an_end_is_ended_and_its_upstream_left() {
     // Whichever comes first: the time limit, or 64 MiB.
     assert!(end.contains(r#""code":"timeout""#) || end.contains(r#""code":"upstream_error""#), "{end}");
     upstream.left.recv_timeout(LIMIT).unwrap();
+    // An answer in one piece has 4 MiB.
+    let answer = server.connect().post("/v1/chat/completions", ASKED).unwrap();
+    assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (502, Some("upstream_error")), "{answer:?}");
+    upstream.left.recv_timeout(LIMIT).unwrap();
 }
 
 /// A server behind TLS that holds the certificate of a name; it ends with the test, and the certificate goes.
