@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 
-/// Who declined looks again after so long.
+/// Who declined looks again after so long, or when one of its own connections has ended.
 const RECHECK: Duration = Duration::from_millis(1);
 /// A loop that is not needed looks so often whether the first one of its worker still turns.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -40,8 +40,9 @@ impl Crew {
         self.bells.iter().enumerate().filter(|(number, _)| *number != self.own).for_each(|(_, bell)| bell.notify_one());
     }
 
-    async fn called(&self) {
-        let _ = tokio::time::timeout(LOOK_EVERY, self.bells[self.own].notified()).await;
+    /// Returns when this loop is called, or after so long.
+    async fn called(&self, longest: Duration) {
+        let _ = tokio::time::timeout(longest, self.bells[self.own].notified()).await;
     }
 }
 
@@ -60,7 +61,7 @@ pub async fn run(
     let accepting = async {
         loop {
             while !balance.needed(clock::monotonic_ms()) {
-                crew.called().await;
+                crew.called(LOOK_EVERY).await;
             }
             let listener = readiness::watch(socket)?;
             accept(&listener, purpose, &app, (lane, &crew), &mut balance).await;
@@ -86,7 +87,7 @@ async fn accept(
         let Ok(mut ready) = listener.readable().await else { return };
         if !balance.takes(clock::monotonic()) {
             match waiting(listener) {
-                true => tokio::time::sleep(RECHECK).await,
+                true => crew.called(RECHECK).await,
                 false => {
                     balance.calm();
                     ready.clear_ready();
@@ -96,7 +97,7 @@ async fn accept(
         }
         match ready.try_io(|listener| listener.get_ref().accept()) {
             Ok(Ok((stream, peer))) => {
-                open((stream, purpose), peer.as_socket().map(|address| address.ip()), app, lane);
+                open((stream, purpose), peer.as_socket().map(|address| address.ip()), app, (lane, crew));
                 if balance.has_lead() {
                     crew.call_the_others();
                 }
@@ -125,8 +126,8 @@ fn passing(error: &io::Error) -> bool {
     )
 }
 
-fn open((stream, purpose): (Socket, Purpose), peer: Option<IpAddr>, app: &Arc<App>, lane: Lane) {
-    let permit = Permit::new(lane);
+fn open((stream, purpose): (Socket, Purpose), peer: Option<IpAddr>, app: &Arc<App>, (lane, crew): (Lane, &Crew)) {
+    let permit = Permit::new(lane, crew.clone());
     if stream.set_nonblocking(true).is_err() {
         return;
     }
@@ -150,17 +151,21 @@ fn open((stream, purpose): (Socket, Purpose), peer: Option<IpAddr>, app: &Arc<Ap
 }
 
 /// One connection on the board, for as long as it lives.
-struct Permit(Lane);
+struct Permit {
+    lane: Lane,
+    crew: Crew,
+}
 
 impl Permit {
-    fn new(lane: Lane) -> Permit {
+    fn new(lane: Lane, crew: Crew) -> Permit {
         lane.connected();
-        Permit(lane)
+        Permit { lane, crew }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.disconnected();
+        self.lane.disconnected();
+        self.crew.bells[self.crew.own].notify_one();
     }
 }
