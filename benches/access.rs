@@ -19,6 +19,7 @@ fn main() {
     let Ok(guard) = log::start_worker(&Plan::default(), Sender::Slot(0), pipe, board) else { return };
     let record = access::Record {
         request_id: "550e8400-e29b-41d4-a716-446655440000",
+        own_id: true,
         client: Some([10, 1, 2, 3].into()),
         method: "POST",
         path: "/api/chat",

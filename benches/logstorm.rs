@@ -212,6 +212,7 @@ fn panics_are_redacted(dir: &std::path::Path) -> bool {
 fn line(request_id: &str) {
     access::emit(&access::Record {
         request_id,
+        own_id: true,
         client: Some([10, 1, 2, 3].into()),
         method: "POST",
         path: "/api/chat",

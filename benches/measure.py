@@ -177,9 +177,10 @@ def birth(pid):
 
 
 def called(pid):
-    """What the process names itself."""
-    with open(f"/proc/{pid}/comm") as file:
+    """What the process names itself; nothing when it is gone by now."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as file:
         return file.read().strip()
+    return ""
 
 
 def pss_kib(pid):

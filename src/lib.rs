@@ -86,7 +86,7 @@ fn run_engine() -> ExitCode {
             if let Err(reason) = engine_log(&settings) {
                 return failed(reason, 1);
             }
-            open.iter().for_each(|reason| tracing::warn!(target: "engine", %reason, "the engine is not confined"));
+            open.iter().for_each(|reason| tracing::warn!(%reason, "the engine is not confined"));
             engine::run(settings)
         }
         Err(reason) => failed(reason, 2),
@@ -272,7 +272,7 @@ fn serve(sources: &mut Sources, program: PathBuf) -> ExitCode {
     }
     let code = run_master(plan, listeners, engine_socket, sources.clone(), program);
     if let Some(path) = &pidfile {
-        let _ = std::fs::remove_file(path);
+        remove_pidfile(path);
     }
     code
 }
@@ -310,7 +310,7 @@ fn resume(parcel: Result<Parcel, String>) -> ExitCode {
             drop(parcel);
             let ended = master.go_on();
             if let Some(path) = &pidfile {
-                let _ = std::fs::remove_file(path);
+                remove_pidfile(path);
             }
             ended.map_or_else(|error| failed(error, 1), |code| ExitCode::from(code as u8))
         }
@@ -396,6 +396,13 @@ fn write_pidfile(path: &Path) -> std::io::Result<()> {
     let temporary = path.with_extension("new");
     std::fs::write(&temporary, format!("{}\n", std::process::id()))?;
     std::fs::rename(temporary, path)
+}
+
+/// Only our own: who heard that this server stops may have started the next one.
+fn remove_pidfile(path: &Path) {
+    if std::fs::read_to_string(path).is_ok_and(|text| text.trim() == std::process::id().to_string()) {
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 fn failed(reason: impl std::fmt::Display, code: u8) -> ExitCode {

@@ -283,10 +283,21 @@ fn bind_unix(path: &Path, umask_mode: Option<u32>) -> io::Result<Socket> {
 /// Removes a socket that a master that died left behind; one that answers, or another kind of file, stays.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(()) };
-    if found.file_type().is_socket() && std::os::unix::net::UnixStream::connect(path).is_err() {
+    if found.file_type().is_socket() && is_abandoned(path) {
         return std::fs::remove_file(path);
     }
     Err(io::Error::from(io::ErrorKind::AddrInUse))
+}
+
+/// True for a Unix socket's name behind which nobody listens, and nothing less is known.
+pub fn is_abandoned(path: &Path) -> bool {
+    // Without waiting: the queue of a stopped server may be full.
+    let knock = || -> io::Result<()> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    };
+    knock().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn resolved(asked: &Address, socket: &Socket) -> Address {

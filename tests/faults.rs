@@ -85,7 +85,8 @@ fn a_stopped_log_process_costs_nobody_an_answer() {
     let before = Footprint::of(&server);
     let log = Pid::from_raw(server.children("chatcorn log")[0]);
     kill(log, Signal::SIGSTOP).unwrap();
-    load.goes_on(long_or(4000, 400));
+    // Half a minute, in pieces that are each waited for.
+    (0..long_or(15, 1)).for_each(|_| load.goes_on(400));
     kill(log, Signal::SIGCONT).unwrap();
     load.goes_on(50);
     load.end().assert_none_failed(&["single", "kept", "stream"]);

@@ -1,6 +1,6 @@
 //! An operator asks the running server, and is told the truth.
 
-use crate::support::{Server, Upstream, Way, post, run, until};
+use crate::support::{Server, Upstream, Way, lives, post, run, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::os::unix::fs::PermissionsExt;
@@ -110,6 +110,19 @@ fn stop_waits_for_what_is_under_way_and_says_so() {
     assert_eq!(server.wait().code(), Some(0));
     assert!(!server.home.join("control.sock").exists());
     assert_eq!(server.order(&["status"]).status.code(), Some(1));
+}
+
+#[test]
+fn who_is_told_that_it_stopped_can_start_the_next_one() {
+    let mut server = Server::start(&[]);
+    let log = server.children("chatcorn log")[0];
+    // It ends late: the master kills it when its time is over.
+    kill(Pid::from_raw(log), Signal::SIGSTOP).unwrap();
+    let stopped = server.order(&["stop"]);
+    assert!(stopped.status.success() && out(&stopped).contains("stopped, exit code 0"), "{stopped:?}");
+    assert!(!lives(log), "the log process lives on");
+    assert!(!server.home.join("control.sock").exists());
+    assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]

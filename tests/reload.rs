@@ -157,3 +157,34 @@ fn whatever_is_wrong_with_a_reload_nothing_changes() {
     load.end().assert_none_failed(&["single", "kept", "stream"]);
     assert!(server.order(&["reload"]).status.success(), "{}", server.text());
 }
+
+#[test]
+fn a_reload_refused_for_its_limits_lets_go_of_what_it_bound() {
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (first, second) = (free(), free());
+    let settings =
+        |addresses: &[&str], limits: &str| format!("bind = {addresses:?}\nrate_limit_default = {limits:?}\n");
+    let few = settings(&[&first], "1000 per minute");
+    let server = Server::spawn_under(&UNBOUND, &[], &[("chatcorn.toml", &few)]).serving();
+    let (workers, open) = (server.children("worker"), descriptors(server.pid()));
+    let many: Vec<String> = (1..=16).map(|window| format!("1000 per {window} minutes")).collect();
+    std::fs::write(server.home.join("chatcorn.toml"), settings(&[&first, &second], &many.join("; "))).unwrap();
+    for _ in 0..3 {
+        let output = server.order(&["reload"]);
+        let reason = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && reason.contains("limits"), "{output:?}");
+        let line = server.expect("reload refused: everything stays as it was");
+        assert!(line["reason"].as_str().unwrap().contains("limits"), "{line}");
+    }
+    assert!(std::net::TcpListener::bind(&second).is_ok(), "{second} is still bound");
+    assert_eq!(server.children("worker"), workers);
+    until("the operators' connections to be closed", || descriptors(server.pid()) == open);
+    assert_eq!(Connection::open(&first).get("/healthz").unwrap().status, 200);
+    std::fs::write(server.home.join("chatcorn.toml"), settings(&[&first, &second], "1000 per minute")).unwrap();
+    assert!(server.order(&["reload"]).status.success());
+    assert_eq!(Connection::open(&second).get("/healthz").unwrap().status, 200);
+}
+
+fn descriptors(pid: i32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}

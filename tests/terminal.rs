@@ -50,6 +50,14 @@ impl Terminal {
         until(text, || self.screen.lock().unwrap().contains(text));
     }
 
+    /// The answer is whole and the next line is waited for: before that, Ctrl-C would stop the answer.
+    fn expect_prompt_after(&self, text: &str) {
+        until("the prompt", || {
+            let screen = self.screen.lock().unwrap();
+            screen.split_once(text).is_some_and(|(_, rest)| rest.contains("> "))
+        });
+    }
+
     fn interrupt(&self) {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT).unwrap();
     }
@@ -116,7 +124,7 @@ fn a_person_talks_stops_an_answer_and_goes_on() {
     terminal.type_line("/fresh");
     terminal.expect("on its own");
     terminal.type_line("alone");
-    terminal.expect("one two three");
+    terminal.expect_prompt_after("one two three");
     assert_eq!(asked(&upstream), ["alone"]);
     terminal.interrupt();
     assert_eq!(terminal.wait().code(), Some(130));

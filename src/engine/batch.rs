@@ -274,7 +274,7 @@ impl<E: Evaluate> Batch<E> {
     fn step(&mut self, entries: &[Entry]) {
         let begun = Instant::now();
         if let Err(reason) = self.model.step(entries) {
-            tracing::error!(target: "engine", %reason, tokens = entries.len(), "a batch could not be evaluated");
+            tracing::error!(%reason, tokens = entries.len(), "a batch could not be evaluated");
             self.break_off(Failure::Evaluation);
             return self.forget();
         }

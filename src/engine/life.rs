@@ -34,7 +34,7 @@ pub fn run(settings: Settings) -> ExitCode {
     match start(&settings, link.as_ref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            tracing::error!(target: "engine", %reason, "the engine cannot serve");
+            tracing::error!(%reason, "the engine cannot serve");
             if let Some(link) = &link {
                 let _ = say(link, &ToMaster::Failed(reason).encode());
             }
@@ -67,7 +67,7 @@ async fn live(settings: &Settings, link: Option<&OwnedFd>) -> Result<(), String>
         _ = &mut end => fork::leave(0),
     };
     let service = service(settings, vocabulary, work.inbox.clone())?;
-    tracing::info!(target: "engine", model = service.model, slots = settings.slots, context = settings.context, "ready");
+    tracing::info!(model = service.model, slots = settings.slots, context = settings.context, "ready");
     if let Some(link) = link {
         say(link, &ToMaster::Ready.encode()).map_err(told("the master does not listen"))?;
     }
@@ -161,7 +161,7 @@ fn prepare(
     let vocabulary = model::load(&settings.model)?;
     if settings.context > vocabulary.context_max() {
         let (asked, trained) = (settings.context, vocabulary.context_max());
-        tracing::warn!(target: "engine", asked, trained, "the model was trained on a shorter context");
+        tracing::warn!(asked, trained, "the model was trained on a shorter context");
     }
     let Settings { slots, context, queue, threads, .. } = *settings;
     let llama = vocabulary.open(Setup { slots, context, threads })?;

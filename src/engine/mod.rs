@@ -136,7 +136,7 @@ impl Settings {
 pub fn run(settings: Settings) -> std::process::ExitCode {
     use crate::worker::link::{ToMaster, say};
     let reason = "this build has no model engine (cargo feature `engine`)".to_owned();
-    tracing::error!(target: "engine", "{reason}");
+    tracing::error!("{reason}");
     if let Ok(link) = crate::sys::fd::adopt(settings.link_fd) {
         let _ = say(&link, &ToMaster::Failed(reason).encode());
     }

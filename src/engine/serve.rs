@@ -68,7 +68,7 @@ async fn accept(
             None
         }
         Err(error) => {
-            tracing::warn!(target: "engine", %error, "cannot accept");
+            tracing::warn!(%error, "cannot accept");
             // Out of descriptors, as a rule: the listener stays readable, so wait for one to be closed.
             tokio::time::sleep(Duration::from_millis(100)).await;
             None

@@ -145,6 +145,7 @@ impl Drop for Access {
         self.lane.tally().ended(self.route, self.status, self.verdict, duration, self.first_token);
         access::emit(&access::Record {
             request_id: self.id.text(),
+            own_id: self.id.is_own(),
             client: self.client,
             method: self.method.as_str(),
             path: self.uri.path(),

@@ -17,6 +17,11 @@ pub enum Id {
 }
 
 impl Id {
+    /// True for one of our own making.
+    pub fn is_own(&self) -> bool {
+        matches!(self, Id::Made(_))
+    }
+
     /// As a header.
     pub fn header(&self) -> HeaderValue {
         match self {

@@ -137,6 +137,7 @@ impl Default for Plan {
 }
 
 /// The limits of one endpoint, in the order of counting.
+#[derive(PartialEq, Eq)]
 pub struct Route {
     /// An endpoint's own first, narrow before wide.
     pub limits: Vec<Limit>,
@@ -147,6 +148,7 @@ pub struct Route {
 }
 
 /// The plan over the words of the table.
+#[derive(PartialEq, Eq)]
 pub struct Rules {
     /// Every limit that a word may hold.
     pub all: Vec<Limit>,

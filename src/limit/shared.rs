@@ -128,12 +128,13 @@ impl Shared {
         rules(words.words(), plan).map(drop)
     }
 
-    /// The same memory under another plan: counts of limits that both have are kept.
+    /// The same memory under another plan: counts of limits that both have are kept. Rules that are `known` are taken
+    /// in place of new ones, which stay in memory for the process's life.
     ///
     /// # Errors
     /// More limits than fit a client.
-    pub fn reload(&self, plan: &Plan) -> io::Result<Shared> {
-        Ok(Shared { rules: compile(self.words, plan)?, ..*self })
+    pub fn reload(&self, plan: &Plan, known: &[&'static Rules]) -> io::Result<Shared> {
+        Ok(Shared { rules: compile(self.words, plan, known)?, ..*self })
     }
 
     fn over(words: Words, plan: &Plan) -> io::Result<Shared> {
@@ -144,7 +145,7 @@ impl Shared {
         let (table, carry) = body.split_at(table_words);
         let seed = [head[AT_SEED].load(SeqCst), head[AT_SEED + 1].load(SeqCst)];
         let (table, carry) = (Table::over(table, lines), Table::over(carry, lines));
-        Ok(Shared { words, file, table, carry, rules: compile(words, plan)?, seed })
+        Ok(Shared { words, file, table, carry, rules: compile(words, plan, &[])?, seed })
     }
 
     /// The client's place in the table: a keyed hash of what identifies it.
@@ -230,10 +231,11 @@ fn directory(words: &[AtomicU64]) -> &[AtomicU64] {
 }
 
 /// The master alone compiles, so the directory has one writer.
-fn compile(words: &'static [AtomicU64], plan: &Plan) -> io::Result<&'static Rules> {
+fn compile(words: &[AtomicU64], plan: &Plan, known: &[&'static Rules]) -> io::Result<&'static Rules> {
     let (rules, numbers) = rules(words, plan)?;
     directory(words).iter().zip(numbers).for_each(|(cell, id)| cell.store(u64::from(id), SeqCst));
-    Ok(Box::leak(Box::new(rules)))
+    let same = known.iter().find(|known| ***known == rules).copied();
+    Ok(same.unwrap_or_else(|| Box::leak(Box::new(rules))))
 }
 
 #[cfg(test)]
@@ -253,11 +255,24 @@ mod tests {
         (0..10).for_each(|_| assert!(admit(&shared, 1_000)));
         assert!(!admit(&shared, 1_000));
         let more = Plan { default: quota::parse("12/minute;1/2 seconds").unwrap(), chat: vec![], ..Plan::default() };
-        let reloaded = shared.reload(&Plan { default: quota::parse("12/minute").unwrap(), ..more.clone() }).unwrap();
+        let reloaded =
+            shared.reload(&Plan { default: quota::parse("12/minute").unwrap(), ..more.clone() }, &[]).unwrap();
         assert!(admit(&reloaded, 1_000) && admit(&reloaded, 1_000) && !admit(&reloaded, 1_000));
         let upgraded = Shared::adopt(shared.as_fd().try_clone_to_owned().unwrap(), &more).unwrap();
         assert!(!admit(&upgraded, 1_000));
         assert!(admit(&upgraded, 62_000));
+    }
+
+    #[test]
+    fn a_plan_that_was_compiled_before_takes_no_more_memory() {
+        let first = Shared::create(&Plan::default()).unwrap();
+        let other = Plan { default: quota::parse("12/minute").unwrap(), ..Plan::default() };
+        let second = first.reload(&other, &[first.rules]).unwrap();
+        assert!(!std::ptr::eq(first.rules, second.rules));
+        let known = [first.rules, second.rules];
+        for (plan, rules) in [(&Plan::default(), first.rules), (&other, second.rules)] {
+            assert!(std::ptr::eq(second.reload(plan, &known).unwrap().rules, rules));
+        }
     }
 
     #[test]

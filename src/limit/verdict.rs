@@ -21,6 +21,7 @@ const STATE_BYTES_MAX: usize = 96;
 const UNAVAILABLE_S: u64 = 1;
 
 /// A limit's name and numbers as headers show them.
+#[derive(PartialEq, Eq)]
 pub struct Policy {
     /// `minute`, `chat-minute`.
     pub name: String,

@@ -1,10 +1,12 @@
 //! Access lines: the hot path. Formatted by hand into the thread's batch, without an allocation in the steady state.
 
 use super::batch;
+use super::known::{Known, Sight};
 use super::record::Kind;
-use super::sink;
+use super::sink::{self, Sink};
 use super::time::{self, Stamp};
 use super::{Client, Destination, Format, Plan, escape};
+use std::cell::RefCell;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,6 +16,8 @@ use std::time::Duration;
 pub struct Record<'a> {
     /// `X-Request-Id`.
     pub request_id: &'a str,
+    /// The id is one of our own making, not the caller's.
+    pub own_id: bool,
     /// The client's address; none on a Unix socket.
     pub client: Option<IpAddr>,
     /// The request's method.
@@ -87,14 +91,33 @@ pub fn emit(record: &Record<'_>) {
     batch::with(|batch| {
         let Some(layout) = batch.sink().and_then(|sink| sink.access.as_ref()) else { return };
         batch.record(Kind::Access, INFO, |sink, stamp, out| {
+            let from = out.len();
             let line = Line { record, client: sink.client, pid: sink.pid };
             match layout {
                 Layout::Json => line.json(stamp, out),
                 Layout::Text => line.text(stamp, out),
                 Layout::Atoms(atoms) => line.atoms(atoms, out),
             }
+            !matches!(layout, Layout::Atoms(_)) && sink.redactor.is_plain() && clean(record, sink, &out[from..])
         });
     });
+}
+
+thread_local! {
+    static KNOWN: RefCell<Known> = RefCell::default();
+}
+
+/// True for a line of a kind that was read before and found without a secret.
+fn clean(record: &Record<'_>, sink: &Sink, line: &[u8]) -> bool {
+    let known = KNOWN.try_with(|known| {
+        let mut known = known.try_borrow_mut().ok()?;
+        let sight = known.sight(sink::generation(), record);
+        if let Sight::Again(at) = sight {
+            known.judged(at, sink.redactor.leaves(line) && escape::is_clean(line));
+        }
+        Some(sight == Sight::Clean)
+    });
+    known.ok().flatten().unwrap_or(false)
 }
 
 const INFO: u8 = 3;
@@ -341,12 +364,13 @@ impl Atom {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn record<'a>() -> Record<'a> {
+    pub fn record<'a>() -> Record<'a> {
         Record {
             request_id: "0f3a",
+            own_id: true,
             client: Some("10.1.2.3".parse().unwrap()),
             method: "POST",
             path: "/api/chat?api_key=abc",

@@ -79,14 +79,16 @@ impl Batch {
         self.sink
     }
 
-    /// One record; `line` appends its text.
-    pub(super) fn record(&mut self, kind: Kind, level: u8, line: impl FnOnce(&Sink, &mut Stamp, &mut Vec<u8>)) {
+    /// One record; `line` appends its text, and says whether it is known to need no redaction.
+    pub(super) fn record(&mut self, kind: Kind, level: u8, line: impl FnOnce(&Sink, &mut Stamp, &mut Vec<u8>) -> bool) {
         let Some(sink) = self.sink() else { return };
         sink.emitted();
         let at = record::begin(kind, level, &mut self.records);
-        line(sink, &mut self.stamp, &mut self.records);
+        let clean = line(sink, &mut self.stamp, &mut self.records);
         if self.records.len() - record::line_at(at) > RECORD_BYTES_MAX {
             cut(sink, record::line_at(at), &mut self.records);
+        } else if clean {
+            record::mark_clean(at, &mut self.records);
         }
         record::end(at, &mut self.records);
         self.count += 1;

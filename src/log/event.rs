@@ -70,7 +70,10 @@ const WARN: u8 = 2;
 /// One line of `fields`, handed over at once, after what its thread had gathered before. None inside a formatter.
 pub(super) fn write(kind: Kind, level: u8, target: &str, fields: impl FnOnce(&mut Fields<'_>)) -> Option<()> {
     batch::with(|batch| {
-        batch.record(kind, level, |sink, stamp, out| line(sink, stamp, level, target, fields, out));
+        batch.record(kind, level, |sink, stamp, out| {
+            line(sink, stamp, level, target, fields, out);
+            false
+        });
         batch.flush();
     })
 }

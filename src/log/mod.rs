@@ -17,6 +17,7 @@ mod batch;
 mod escape;
 mod event;
 mod flood;
+mod known;
 mod lines;
 mod lock;
 mod outputs;

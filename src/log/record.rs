@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! packet = magic (8) | number of its first record (8) | record …
-//! record = kind (1) | level (1) | 0 0 | length (4) | line
+//! record = kind (1) | level (1) | clean (1) | 0 | length (4) | line
 //! ```
 //!
 //! Numbers count what a sender handed over, over all of its lives; little endian. A packet without the magic is what
@@ -37,6 +37,8 @@ pub struct Record<'a> {
     pub kind: Kind,
     /// 1 (error) to 5 (trace).
     pub level: u8,
+    /// The sender has read it: one clean line without a secret.
+    pub clean: bool,
     /// Its text, without a newline.
     pub line: &'a [u8],
 }
@@ -65,6 +67,11 @@ pub fn begin(kind: Kind, level: u8, out: &mut Vec<u8>) -> usize {
     let at = out.len();
     out.extend_from_slice(&[kind as u8, level, 0, 0, 0, 0, 0, 0]);
     at
+}
+
+/// Marks the record that begins at `at` as one that the redactor need not read.
+pub fn mark_clean(at: usize, out: &mut [u8]) {
+    out[at + 2] = 1;
 }
 
 /// Ends the record that begins at `at`.
@@ -128,7 +135,7 @@ fn split(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
     };
     let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
     let (line, rest) = rest.split_at_checked(length)?;
-    Some((Record { kind, level: head[1].clamp(1, 5), line }, rest))
+    Some((Record { kind, level: head[1].clamp(1, 5), clean: head[2] == 1, line }, rest))
 }
 
 #[cfg(test)]

@@ -197,6 +197,7 @@ mod tests {
     fn emit(batch: &mut Batch, number: usize, length: usize) {
         batch.record(Kind::App, 3, |_, _, out| {
             out.extend_from_slice(format!("{number:08} {}", "x".repeat(length)).as_bytes());
+            false
         });
     }
 
@@ -266,6 +267,7 @@ mod tests {
         let secret = "hf_QwErTyUiOpAsDfGhJkLzXcVbNm12345678";
         batch.record(Kind::App, 3, |_, _, out| {
             out.extend_from_slice(format!("{}{secret} tail", "y ".repeat(4_090)).as_bytes());
+            false
         });
         batch.flush();
         let mut buffer = vec![0; 1 << 16];

@@ -1,5 +1,6 @@
 //! What the limits count in, and by which rules each generation of workers counts. The master alone compiles rules.
 
+use crate::limit::plan::Rules;
 use crate::limit::{Plan, Shared};
 use crate::sys::clock;
 use std::collections::BTreeMap;
@@ -14,6 +15,8 @@ const SWEPT_SLOTS: usize = 4096;
 pub struct Counts {
     memory: Option<Shared>,
     rules: BTreeMap<u32, Shared>,
+    /// Each that was ever compiled: they stay in memory, so a reload that changes no limit adds none.
+    compiled: Vec<&'static Rules>,
     next_slot: usize,
 }
 
@@ -21,7 +24,8 @@ impl Counts {
     /// Those of a server that begins, or goes on, with this generation.
     pub fn new(generation: u32, memory: Option<Shared>) -> Counts {
         let rules = memory.map(|shared| (generation, shared)).into_iter().collect();
-        Counts { memory, rules, next_slot: 0 }
+        let compiled = memory.map(|shared| shared.rules).into_iter().collect();
+        Counts { memory, rules, compiled, next_slot: 0 }
     }
 
     /// The memory, by the newest rules.
@@ -42,9 +46,12 @@ impl Counts {
     pub fn prepare(&mut self, generation: u32, plan: Option<&Plan>) -> io::Result<()> {
         let Some(plan) = plan else { return Ok(()) };
         let shared = match self.memory {
-            Some(memory) => memory.reload(plan)?,
+            Some(memory) => memory.reload(plan, &self.compiled)?,
             None => Shared::create(plan)?,
         };
+        if !self.compiled.iter().any(|known| std::ptr::eq(*known, shared.rules)) {
+            self.compiled.push(shared.rules);
+        }
         self.memory = Some(shared);
         self.rules.insert(generation, shared);
         Ok(())

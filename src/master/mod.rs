@@ -210,7 +210,7 @@ impl Master {
             while let Some(event) = events.pop_front() {
                 for action in self.state.on(clock::monotonic(), event) {
                     if let Action::Finish(code) = action {
-                        self.inbox.control.close();
+                        self.tell_operators_the_end(code);
                         return Ok(code);
                     }
                     events.extend(self.perform(action));

@@ -148,11 +148,14 @@ impl Master {
                 let text = format!("{} {} ended: {how}", child.kind.as_str(), child.pid);
                 self.say_to(|wants| wants == For::Stop, &Answer::Progress(text));
             }
-            Report::Stopped { code } => {
-                self.say_to(|wants| wants == For::Stop, &Answer::Done(format!("stopped, exit code {code}")));
-            }
             _ => {}
         }
+    }
+
+    /// The last word, when every child is gone: who hears it may start the next server at once.
+    pub(super) fn tell_operators_the_end(&mut self, code: i32) {
+        self.inbox.control.close();
+        self.say_to(|wants| wants == For::Stop, &Answer::Done(format!("stopped, exit code {code}")));
     }
 
     /// While a stop takes its time: what is still under way.

@@ -185,4 +185,20 @@ mod tests {
         assert_eq!(found("0::/box/x\n", container).as_deref(), Some("/sys/fs/cgroup/x/memory.events"));
         assert_eq!((found("0::/a\n", first), found("", second)), (None, None));
     }
+
+    #[test]
+    fn both_versions_of_the_counter_are_read() {
+        let file = std::env::temp_dir().join(format!("chatcorn-inspect-{}", std::process::id()));
+        let counter = OomKills { file: Some(file.clone()) };
+        assert_eq!((counter.count(), OomKills { file: None }.count()), (None, None));
+        // As Linux 6 writes them: memory.events of version 2, memory.oom_control of version 1.
+        let second = "low 0\nhigh 12\nmax 340\noom 5\noom_kill 3\noom_group_kill 1\n";
+        for (text, kills) in
+            [(second, Some(3)), ("oom_kill_disable 0\nunder_oom 1\noom_kill 2\n", Some(2)), ("oom 4\n", None)]
+        {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(counter.count(), kills, "{text}");
+        }
+        std::fs::remove_file(file).unwrap();
+    }
 }

@@ -1,9 +1,10 @@
 //! What a child is and gives up: its parent's death, its user, new privileges, its place before the OOM killer.
 
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{getsockopt, sockopt};
-use nix::unistd::{Gid, Group, Pid, Uid, User, getppid, setgid, setgroups, setuid};
+use nix::unistd::{Gid, Group, Pid, Uid, User, getppid, setgid, setgroups, setpgid, setuid};
+use std::convert::Infallible;
 use std::io;
 
 /// The user and group that children run as.
@@ -71,6 +72,24 @@ pub fn die_with_parent(parent: i32) -> io::Result<()> {
         return Err(io::Error::other("the master is gone"));
     }
     Ok(())
+}
+
+/// Joins the process group that `leader` leads, waits for the death of `parent`, and ends that group, this process with
+/// it. Only the kernel's own SIGKILL ends it sooner: every signal is blocked, and one that the group gets means nothing.
+///
+/// # Errors
+/// No such group any more.
+pub fn end_group_with_parent(leader: i32, parent: i32) -> io::Result<Infallible> {
+    let told = Signal::SIGUSR1;
+    super::signal::block_all()?;
+    setpgid(Pid::from_raw(0), Pid::from_raw(leader))?;
+    prctl::set_pdeathsig(told)?;
+    while getppid().as_raw() == parent {
+        SigSet::from(told).wait()?;
+    }
+    // Its own group, by 0: this process is a member, so the number cannot be another's.
+    nix::sys::signal::kill(Pid::from_raw(0), Signal::SIGKILL)?;
+    Err(io::Error::other("killed, and alive"))
 }
 
 /// Raises how soon the kernel chooses this process when memory runs out, by `more` of its thousandths, so that another

@@ -1,12 +1,13 @@
 //! Another engine in the place of ours: started, looked after, ended with everything that it started.
 //!
 //! ```text
-//! master ─▶ keeper: one process, this file ─▶ the command, in a process group of its own
+//! master ─▶ keeper: one process, this file ─▶ the command, in a process group of its own ◀─ watch
 //!   ▲ ready, failed    │ asks its health        │ what it prints
 //!   └──────────────────┴────────────◀───────────┘ becomes records of the log, so it passes the redactor
 //! ```
 //! To the master the keeper is the engine: it is ready when the command answers, it ends when the command ends, and
-//! TERM, QUIT or the master's death end the command. Deliberately absent: a shell, secrets in the command's environment,
+//! TERM, QUIT or the master's death end the command. A killed keeper can end nobody: the watch, a second child of it in
+//! the command's group, does nothing but end that group then, so that what the command started goes too. Deliberately absent: a shell, secrets in the command's environment,
 //! and a restart: that is the master's, with its back-off.
 
 mod output;
@@ -29,7 +30,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -75,6 +76,7 @@ pub fn run(
     process::name("chatcorn engine");
     let (output, theirs) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let pid = start(command, environment, theirs)?;
+    watch(pid)?;
     log().map_err(io::Error::other)?;
     nix::fcntl::fcntl(&output, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build()?;
@@ -108,6 +110,26 @@ fn start(command: &Command, environment: &[(OsString, OsString)], output: OwnedF
         }
     })?;
     Ok(child.as_raw())
+}
+
+/// Forks what ends the command's group when this process cannot.
+fn watch(leader: i32) -> io::Result<()> {
+    let keeper = std::process::id() as i32;
+    // Its end says that this process is done with the fork, which puts a child into a group of its own.
+    let (forked, forking) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let wait_for_it = || -> io::Result<Infallible> {
+        let nothing = File::options().read(true).write(true).open("/dev/null")?;
+        fd::close_all_but(&[nothing.as_raw_fd(), forked.as_raw_fd()]);
+        (0..=2).try_for_each(|number| fd::place(&nothing, number))?;
+        nix::unistd::read(&forked, &mut [0])?;
+        process::end_group_with_parent(leader, keeper)
+    };
+    fork_child(|| match wait_for_it() {
+        Ok(never) => never,
+        Err(_) => leave(1),
+    })?;
+    drop(forking);
+    Ok(())
 }
 
 /// A command that lives, and everything that is heard of it.

@@ -108,6 +108,17 @@ impl Redactor {
         if finds.ranges.is_empty() { Cow::Borrowed(line) } else { Cow::Owned(cut_out(line, finds.ranges)) }
     }
 
+    /// True without patterns of the operator's, which could look at anything.
+    pub fn is_plain(&self) -> bool {
+        self.extra.is_empty()
+    }
+
+    /// True for a line that stays as it is and leaves nothing open for the next one.
+    pub fn leaves(&self, line: &[u8]) -> bool {
+        let mut trail = Trail::default();
+        matches!(self.line_after(line, &mut trail), Cow::Borrowed(_)) && trail.is_closed()
+    }
+
     fn find(&self, line: &[u8]) -> Finds {
         let mut finds = Finds::default();
         let spent = match self.scan(line, 0, &mut finds) {

@@ -63,6 +63,11 @@ impl Name {
 }
 
 impl Trail {
+    /// True when the lines so far leave nothing open.
+    pub fn is_closed(&self) -> bool {
+        self.key_lines == 0 && self.open == Open::Nothing
+    }
+
     /// Adds to `finds` what the lines before make secret in this one, and keeps what this one leaves open.
     pub(super) fn follow(&mut self, redactor: &Redactor, line: &[u8], finds: &mut Finds) {
         if self.key_lines > 0 || finds.key_open {

@@ -11,13 +11,14 @@ mod call;
 pub mod words;
 
 use super::operator::For;
-use crate::listener::{Address, Listener};
+use crate::listener::{self, Address, Listener};
 use crate::sys::{clock, fd, process};
 use call::Call;
 use std::collections::BTreeMap;
+use std::fs::Metadata;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,6 +30,11 @@ const CALLS_MAX: usize = 16;
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// Callers that the kernel holds.
 const BACKLOG: i32 = 16;
+
+/// Names that a start looks at when it removes what killed masters left behind.
+const TIDIED_MAX: usize = 256;
+/// Who binds a name listens there at once: a younger one is not looked at.
+const YOUNG: Duration = Duration::from_secs(60);
 
 /// One caller; never used again.
 pub type CallId = u64;
@@ -45,6 +51,7 @@ impl Control {
     /// Makes the socket; without one there are no callers, and a warning.
     pub fn open(path: &Path) -> Control {
         let listener = prepare(path).and_then(|()| bind(path));
+        tidy(path);
         if let Err(reason) = &listener {
             tracing::warn!(path = %path.display(), %reason, "no control socket: `chatcorn status` will not work");
         }
@@ -158,14 +165,50 @@ fn bind(path: &Path) -> Result<UnixListener, String> {
     Ok(UnixListener::from(OwnedFd::from(socket)))
 }
 
+/// Removes the sockets of masters that were killed in other directories: those beside a socket whose name says that it
+/// is the default's, in a directory of this user's. A master started again in its directory replaces its own.
+fn tidy(path: &Path) {
+    let ours = |path: &Path| is_default_name(path).then(|| path.symlink_metadata().ok()).flatten();
+    let owned = |found: &Metadata| found.uid() == process::uid() && found.file_type().is_socket();
+    let old = |found: &Metadata| found.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > YOUNG);
+    let Some(directory) = path.parent().filter(|_| is_default_name(path)) else { return };
+    let names = std::fs::read_dir(directory).into_iter().flatten().flatten().take(TIDIED_MAX);
+    for other in names.map(|entry| entry.path()).filter(|other| other != path) {
+        if ours(&other).is_some_and(|found| owned(&found) && old(&found)) && listener::is_abandoned(&other) {
+            let _ = std::fs::remove_file(other);
+        }
+    }
+}
+
+/// Sixteen hexadecimal digits, as the configuration makes it from the server's directory.
+fn is_default_name(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".sock"));
+    name.is_some_and(|name| name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::fcntl::AT_FDCWD;
+    use nix::sys::stat::{UtimensatFlags, utimensat};
     use std::io::{BufRead, BufReader, Write};
     use std::os::unix::fs::PermissionsExt;
+    use std::time::{SystemTime, UNIX_EPOCH};
 
-    fn place(name: &str) -> PathBuf {
-        std::env::temp_dir().join(format!("chatcorn-control-{}", std::process::id())).join(name)
+    /// A socket's place; its directory ends with it.
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(name: &str) -> Place {
+            let directory = std::env::temp_dir().join(format!("chatcorn-control-{}-{name}", std::process::id()));
+            Place(directory.join("0123456789abcdef.sock"))
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(self.0.parent().unwrap());
+        }
     }
 
     fn turn_until(control: &mut Control, count: usize) -> Vec<(CallId, Request)> {
@@ -178,12 +221,13 @@ mod tests {
 
     #[test]
     fn a_request_is_answered_and_junk_is_refused() {
-        let path = place("a");
-        let mut control = Control::open(&path);
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let mut junk = UnixStream::connect(&path).unwrap();
+        let place = Place::new("a");
+        let path = &place.0;
+        let mut control = Control::open(path);
+        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        let mut junk = UnixStream::connect(path).unwrap();
         junk.write_all(b"GET / HTTP/1.1\r\n").unwrap();
-        let mut stream = UnixStream::connect(&path).unwrap();
+        let mut stream = UnixStream::connect(path).unwrap();
         stream.write_all(b"{\"do\":\"scale\",\"workers\":3}\n").unwrap();
         let asked = turn_until(&mut control, 1);
         assert_eq!(asked[0].1, Request::Scale { workers: 3 });
@@ -200,11 +244,11 @@ mod tests {
 
     #[test]
     fn callers_that_say_too_much_or_are_too_many_go() {
-        let path = place("b");
-        let mut control = Control::open(&path);
+        let place = Place::new("b");
+        let mut control = Control::open(&place.0);
         let mut many: Vec<UnixStream> = (0..CALLS_MAX + 3)
             .map(|_| {
-                let stream = UnixStream::connect(&path).unwrap();
+                let stream = UnixStream::connect(&place.0).unwrap();
                 control.turn();
                 stream
             })
@@ -214,5 +258,28 @@ mod tests {
         talker.write_all(&[b'x'; 10_000][..]).unwrap();
         control.turn();
         assert_eq!(control.calls.len(), CALLS_MAX - 1);
+    }
+
+    #[test]
+    fn a_start_removes_what_killed_masters_left_and_nothing_else() {
+        let place = Place::new("c");
+        let beside = |name: &str| place.0.with_file_name(name);
+        drop(Control::open(&place.0));
+        let bound = |name: &str, age: Duration| {
+            let listener = UnixListener::bind(beside(name)).unwrap();
+            let made = (SystemTime::now() - age).duration_since(UNIX_EPOCH).unwrap().into();
+            utimensat(AT_FDCWD, &beside(name), &made, &made, UtimensatFlags::FollowSymlink).unwrap();
+            listener
+        };
+        drop(bound("00000000000000aa.sock", YOUNG * 2));
+        drop(bound("00000000000000bb.sock", Duration::ZERO));
+        drop(bound("other.sock", YOUNG * 2));
+        let _lives = bound("00000000000000cc.sock", YOUNG * 2);
+        let _control = Control::open(&place.0);
+        let mut left: Vec<_> = std::fs::read_dir(place.0.parent().unwrap()).unwrap().flatten().collect();
+        left.sort_by_key(std::fs::DirEntry::file_name);
+        let left: Vec<_> = left.iter().map(|entry| entry.file_name().into_string().unwrap()).collect();
+        let kept = ["00000000000000bb.sock", "00000000000000cc.sock", "0123456789abcdef.sock", "other.sock"];
+        assert_eq!(left, kept);
     }
 }

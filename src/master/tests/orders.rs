@@ -322,6 +322,80 @@ proptest! {
     }
 }
 
+/// What operators, process managers and terminals send; the last two end it.
+const SIGNALS: [Event; 8] = [
+    Event::Reload,
+    Event::Upgrade,
+    Event::More,
+    Event::Fewer,
+    Event::Reopen,
+    Event::Scale(2),
+    Event::Stop,
+    Event::StopNow,
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #[test]
+    fn signals_in_any_order_end_in_time_with_0_whoever_obeys(
+        ready in any::<bool>(),
+        obedient in any::<bool>(),
+        orders in proptest::collection::vec((0..SIGNALS.len(), 0u8..6, 0u16..2_000), 0..12),
+        last in 6..SIGNALS.len(),
+    ) {
+        let mut world = if ready { World::booted(2) } else { World::new(shape(2)) };
+        world.on(Event::Start);
+        for (which, obeyed, millis) in orders {
+            world.hear(SIGNALS[which].clone());
+            (0..obeyed).for_each(|_| _ = world.obey());
+            world.now += MS * u32::from(millis);
+            world.hear(Event::Tick);
+        }
+        world.hear(SIGNALS[last].clone());
+        let told = world.now;
+        match obedient {
+            true => world.come_to_rest(),
+            false => world.only_kills_end(),
+        }
+        let limit = shape(2).graceful_timeout + Duration::from_secs(6);
+        prop_assert!(world.now <= told + limit, "{:?}", world.now - told);
+        prop_assert_eq!((world.finished, world.alive.len()), (Some(0), 0));
+    }
+}
+
+impl World {
+    /// The master reads its files, and replaces itself, before it hears anything else; once it ended it hears nothing.
+    fn hear(&mut self, event: Event) {
+        if self.finished.is_none() {
+            self.on(event);
+        }
+        while self.unanswered > 0 {
+            self.answer(true);
+        }
+        if self.state.way().is_some() {
+            self.replace();
+        }
+    }
+
+    /// Nobody does what he is told; the kernel ends who is killed.
+    fn only_kills_end(&mut self) {
+        while self.finished.is_none() {
+            let killed = std::mem::take(&mut self.killed);
+            for (pid, _) in killed.into_iter().filter(|(_, signal)| *signal == Signal::SIGKILL) {
+                if self.alive.contains_key(&pid) {
+                    self.end(pid, How::Signal(9));
+                }
+            }
+            let next = self.state.deadline(self.now).filter(|_| self.finished.is_none());
+            next.into_iter().for_each(|next| {
+                self.now = next;
+                self.on(Event::Tick);
+            });
+            assert!(next.is_some() || self.finished.is_some(), "nobody is waited for: {:?}", self.alive);
+        }
+    }
+}
+
 #[test]
 fn a_reload_asked_for_while_an_upgrade_fails_is_the_former_programs() {
     let mut world = World::booted(2);
