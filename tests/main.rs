@@ -36,6 +36,7 @@ mod openai;
 mod openapi;
 mod operator;
 mod page;
+mod patience;
 mod postgres;
 mod privileges;
 mod recycling;

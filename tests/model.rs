@@ -1,8 +1,10 @@
 //! With the real model, which `bin/test` names in CHATCORN_TEST_MODEL.
 
-use crate::support::{LIMIT, Server, post, until};
+use crate::clients::{LANGCHAIN, LITELLM, OPENAI, client, llm};
+use crate::support::{Connection, LIMIT, Server, post, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One engine at a time: two of them on two cores wait for each other's threads.
@@ -75,4 +77,61 @@ fn model_streams_eight_at_once() {
         assert!(answer.body.contains("event: done"), "{answer:?}");
     }
     assert!(began.elapsed() < LIMIT);
+}
+
+#[test]
+fn model_answers_programs_that_others_have_written() {
+    let (server, _turn) = start();
+    let packages = [OPENAI, LANGCHAIN, LITELLM];
+    if !packages.iter().all(|package| client(package, &server, "real")) {
+        return;
+    }
+    for options in [&["--no-stream"][..], &[]] {
+        let Some((worked, said)) = llm(&server, options) else { return };
+        assert!(worked && !said.is_empty(), "{options:?}: {said}");
+    }
+    // One Chatcorn is the upstream of another.
+    let outer = Server::start(&[("CHAT_UPSTREAM", &format!("http://{}/v1", server.address))]);
+    assert!(client(&OPENAI, &outer, "real"));
+    let answer = outer.connect().post("/api/chat", r#"{"message":"hi","stream":true}"#).unwrap();
+    let tokens = answer.body.split("\"completion_tokens\":").nth(1).and_then(|rest| rest.split(',').next());
+    assert!(tokens.is_some_and(|tokens| tokens.parse::<u64>().unwrap() > 0), "the engine's own count: {answer:?}");
+}
+
+#[test]
+fn model_is_not_kept_from_one_client_by_another_with_many_chats() {
+    const MANY: usize = 30;
+    let (server, _turn) = start();
+    let body = |text: &str| {
+        let messages = [serde_json::json!({"role": "user", "content": text})];
+        serde_json::json!({"messages": messages, "max_tokens": 24, "temperature": 0}).to_string()
+    };
+    let ended = AtomicUsize::new(0);
+    let ask = |number: usize| {
+        let text = format!("Tell story {number}.");
+        let answer = Connection::open(&server.address).post("/v1/chat/completions", &body(&text)).unwrap();
+        ended.fetch_add(1, Ordering::SeqCst);
+        assert!(answer.status == 200 || answer.header("retry-after").is_some(), "{answer:?}");
+        answer.status == 200
+    };
+    let ask = &ask;
+    let (before, answered) = std::thread::scope(|scope| {
+        let greedy: Vec<_> = (0..MANY).map(|number| scope.spawn(move || ask(number))).collect();
+        until("all slots taken and the rest waiting", || {
+            let engine = server.status()["engine"].clone();
+            engine["queued"].as_u64().is_some_and(|queued| queued >= 16)
+        });
+        let others = post("/v1/chat/completions", &body("hi"));
+        let before = ended.load(Ordering::SeqCst);
+        let mut connection = server.connect();
+        connection.send(others.replace("\r\nHost", "\r\nX-Forwarded-For: 203.0.113.9\r\nHost")).unwrap();
+        let answer = connection.answer().unwrap();
+        let after = ended.load(Ordering::SeqCst);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        (after - before, greedy.into_iter().map(|asking| asking.join().unwrap()).filter(|answered| *answered).count())
+    });
+    // It waits for the first of four slots that is free, and then for its own answer; by its place in a line it
+    // would have come last.
+    assert!(before <= 10, "{before} of the other's {answered} chats were answered first");
+    assert!(answered >= 20, "{answered} of {MANY} were answered");
 }

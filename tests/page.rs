@@ -65,6 +65,7 @@ fn a_person_asks_stops_asks_again_and_reloads() {
     browser.picture("streaming");
     browser.click("#stop");
     browser.wait_text(".note", "Stopped.");
+    browser.picture("stopped");
     upstream.left.recv_timeout(LIMIT).unwrap();
     upstream.release();
     browser.click(".again");

@@ -183,6 +183,11 @@ fn several_workers_write_at_once_and_each_session_keeps_its_order() {
             assert!(own.eq((0..25).map(|number| number.to_string())), "a worker's turns are in its order");
         }
         assert!(turns.iter().all(|turn| turn.state == "complete"));
+        if let Place::File(path) = &stand.plan.place {
+            let database = rusqlite::Connection::open(path).unwrap();
+            let whole: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+            assert_eq!(whole, "ok");
+        }
     });
 }
 

@@ -16,19 +16,27 @@ fn asked(server: &Server, (path, body): (&str, &str)) -> Connection {
 
 #[test]
 fn a_model_that_thinks_long_is_shown_to_be_alive_and_then_heard() {
-    let upstream = Upstream::start(Way::Late);
-    let server = Server::start(&[("CHAT_UPSTREAM", &upstream.url)]);
+    let (late, pauses) = (Upstream::start(Way::Late), Upstream::start(Way::Held));
+    let servers = [&late, &pauses].map(|upstream| Server::start(&[("CHAT_UPSTREAM", &upstream.url)]));
     let began = Instant::now();
-    let mut connections = [OWN, OPENAI].map(|wish| asked(&server, wish));
-    for connection in &mut connections {
+    let mut connections: Vec<Connection> =
+        servers.iter().flat_map(|server| [OWN, OPENAI].map(|wish| asked(server, wish))).collect();
+    for connection in &mut connections[2..] {
+        connection.head().unwrap();
+        assert!(connection.event_line().unwrap().contains("one "));
+    }
+    for connection in &mut connections[..2] {
         let head = connection.head().unwrap();
         assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")), "{head:?}");
+    }
+    for connection in &mut connections {
         assert_eq!(connection.event_line().unwrap().trim(), ": keep-alive");
     }
     let after_s = began.elapsed().as_secs_f64();
-    assert!((14.0..20.0).contains(&after_s), "the head came after {after_s} s");
-    upstream.release();
-    for (connection, end) in connections.iter_mut().zip(["event: done", "data: [DONE]"]) {
+    assert!((14.0..20.0).contains(&after_s), "the comments came after {after_s} s");
+    late.release();
+    pauses.release();
+    for (connection, end) in connections.iter_mut().zip(["event: done", "data: [DONE]"].into_iter().cycle()) {
         let mut lines = std::iter::from_fn(|| connection.event_line().ok());
         assert!(lines.any(|line| line.contains("three")) && lines.any(|line| line.starts_with(end)), "{end}");
     }
@@ -51,7 +59,7 @@ fn a_model_that_never_begins_ends_an_open_stream_with_an_error() {
 fn a_client_that_leaves_before_the_first_token_cancels_the_call() {
     let upstream = Upstream::start(Way::Silent);
     let server = Server::start(&[("CHAT_UPSTREAM", &upstream.url)]);
-    for wish in [OWN, OPENAI, (OPENAI.0, WHOLE)] {
+    for wish in [OWN, OPENAI, (OPENAI.0, WHOLE), (OWN.0, r#"{"message":"hello"}"#)] {
         let connection = asked(&server, wish);
         upstream.requests.recv_timeout(LIMIT).unwrap();
         let left_at = Instant::now();

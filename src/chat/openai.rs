@@ -134,8 +134,8 @@ impl Fields<'_> {
             ("functions", set(self.functions, nothing), NO_TOOLS),
             (
                 "response_format",
-                set(self.response_format, &["{\"type\":\"text\"}"]),
-                "must be text: this model cannot be held to a format",
+                set(self.response_format, &["{\"type\":\"text\"}", "{\"type\":\"json_object\"}"]),
+                "must be of type text or json_object: this model cannot be held to a schema",
             ),
             ("logprobs", set(self.logprobs, nothing), "cannot be given by this model"),
             ("logit_bias", set(self.logit_bias, nothing), "cannot be used with this model"),
@@ -194,7 +194,7 @@ mod tests {
         let body = Bytes::from_static(br#" {"messages":[{"role":"user"}],"stream":true,"n":1,"tools":[{"a":1}]}"#);
         let ask = Ask::read(body.clone(), Rules::default()).unwrap();
         assert_eq!((ask.body.as_ptr(), ask.stream), (body.as_ptr(), true));
-        let plain = r#"{"messages":[1],"tools":[],"stream":null,"response_format":{"type": "text"},"tool_choice":"none","presence_penalty":0}"#;
+        let plain = r#"{"messages":[1],"tools":[],"stream":null,"response_format":{"type": "json_object"},"tool_choice":"none","presence_penalty":0}"#;
         assert!(!read(plain, true).unwrap().stream);
     }
 
@@ -222,7 +222,7 @@ mod tests {
         for (field, value) in [
             ("tools", r#"[{"type":"function"}]"#),
             ("tool_choice", r#""required""#),
-            ("response_format", r#"{"type":"json_object"}"#),
+            ("response_format", r#"{"type":"json_schema","json_schema":{"name":"x","schema":{}}}"#),
             ("logprobs", "true"),
             ("logit_bias", r#"{"5":1}"#),
             ("frequency_penalty", "0.5"),

@@ -37,6 +37,9 @@ pub struct Request {
     /// Texts that end the generation and are not part of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop: Option<Stop>,
+    /// What the reply has to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_format: Option<Format>,
     /// Answers asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n: Option<u32>,
@@ -63,6 +66,14 @@ impl Request {
 pub struct StreamOptions {
     /// One more chunk at the end, without choices, with the usage.
     pub include_usage: bool,
+}
+
+/// What a reply has to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Format {
+    /// `text`, `json_object` or `json_schema`.
+    #[serde(rename = "type")]
+    pub kind: String,
 }
 
 /// One text or up to four.

@@ -110,6 +110,12 @@ struct Run {
     unread_since: Option<Instant>,
 }
 
+enum Drawn {
+    /// A token and its text.
+    Token(Token, Vec<u8>),
+    End(Finish),
+}
+
 impl<E: Evaluate> Batch<E> {
     /// Empty slots.
     pub fn new(model: E, shape: Shape, inbox: Receiver<Message>, counters: Counters) -> Batch<E> {
@@ -287,14 +293,12 @@ impl<E: Evaluate> Batch<E> {
     fn advance(&mut self, slot: usize, index: usize) {
         let Slot { tokens, run, .. } = &mut self.slots[slot];
         let Some(active) = run else { return };
-        let token = active.job.sampler.next(self.model.logits(index));
-        let finish = if self.model.is_end(token) {
-            Some(Finish::Stop)
-        } else {
-            let mut piece = Vec::new();
-            self.model.piece(token, &mut piece);
-            self.counters.generated();
-            active.append(token, &piece, tokens.len() >= self.shape.context)
+        let finish = match active.draw(&self.model, index) {
+            Drawn::End(finish) => Some(finish),
+            Drawn::Token(token, piece) => {
+                self.counters.generated();
+                active.append(token, &piece, tokens.len() >= self.shape.context)
+            }
         };
         if let Some(finish) = finish {
             active.finish(finish);
@@ -365,13 +369,36 @@ impl Run {
         self.job.reply.is_closed() || self.unread_since.is_some_and(|since| since.elapsed() >= UNREAD_MAX)
     }
 
+    /// The next token by the logits of this entry; of those that go on with the object, when it has to be one.
+    fn draw(&mut self, model: &impl Evaluate, index: usize) -> Drawn {
+        let (logits, mut piece) = (model.logits(index), Vec::new());
+        let Some(object) = self.job.object else {
+            let token = self.job.sampler.next(logits);
+            if model.is_end(token) {
+                return Drawn::End(Finish::Stop);
+            }
+            model.piece(token, &mut piece);
+            return Drawn::Token(token, piece);
+        };
+        let drawn = self.job.sampler.next_that(logits, |token| {
+            piece.clear();
+            model.piece(token, &mut piece);
+            !piece.is_empty() && object.after(&piece).is_some() && !model.is_end(token)
+        });
+        let Some(token) = drawn else { return Drawn::End(Finish::Length) };
+        piece.clear();
+        model.piece(token, &mut piece);
+        self.job.object = object.after(&piece);
+        Drawn::Token(token, piece)
+    }
+
     /// Takes a drawn token; the reason to end, if it is the last.
     fn append(&mut self, token: Token, piece: &[u8], full: bool) -> Option<Finish> {
         self.generated += 1;
         self.next = Some(token);
         let text = self.job.text.push(piece);
         self.send(text);
-        if self.job.text.stopped() {
+        if self.job.text.stopped() || self.job.object.is_some_and(|object| object.is_whole()) {
             return Some(Finish::Stop);
         }
         (full || self.generated >= self.job.tokens_max).then_some(Finish::Length)

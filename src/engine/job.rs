@@ -1,6 +1,6 @@
 //! One request on its way through the batch, and what comes back from it.
 
-use super::{sample::Sampler, slot::Token, text::Holdback};
+use super::{json::Object, sample::Sampler, slot::Token, text::Holdback};
 use tokio::sync::mpsc;
 
 /// Events that may wait for a reader; a stream that is this far behind pauses.
@@ -15,6 +15,8 @@ pub struct Job {
     pub tokens_max: usize,
     /// How tokens are drawn.
     pub sampler: Sampler,
+    /// How far the JSON object has come that the reply has to be; `None`: it may be any text.
+    pub object: Option<Object>,
     /// Stop texts, and text on its way out.
     pub text: Holdback,
     /// Where the reply goes; dropped by the other side when nobody wants it any more.

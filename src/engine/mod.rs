@@ -13,6 +13,7 @@ pub mod batch;
 pub mod command;
 pub mod counters;
 pub mod job;
+pub mod json;
 pub mod pace;
 pub mod queue;
 pub mod sample;

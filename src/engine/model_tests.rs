@@ -7,7 +7,7 @@ use super::serve;
 use super::slot::Token;
 use super::{Settings, life};
 use crate::board::Board;
-use crate::chat::wire::{Chunk, Completion, ErrorBody, Message, Request, Role, Stop, StreamOptions};
+use crate::chat::wire::{Chunk, Completion, ErrorBody, Format, Message, Request, Role, Stop, StreamOptions};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -254,6 +254,36 @@ fn stop_texts_and_seeds_are_obeyed() {
 }
 
 #[test]
+fn a_reply_that_must_be_a_json_object_can_be_read_as_one() {
+    let Some(settings) = settings() else { return };
+    let served = Served::start("object", settings);
+    let mut whole = 0;
+    for (seed, question) in [
+        "Describe a cat as JSON with the keys name, age and colours.",
+        "Hello, who are you?",
+        "Write JSON: {\"x\": [1, 2, {\"y\": null}]}",
+        "Erzähle auf Deutsch von Köln, mit \"Anführungszeichen\" und 😀.",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for temperature in [0.0, 1.0] {
+            let format = Some(Format { kind: "json_object".into() });
+            let asked = Request { response_format: format, seed: Some(seed as i64), ..greedy(user(question), 200) };
+            let completion = served.chat(&Request { temperature: Some(temperature), ..asked });
+            let said = text(&completion);
+            assert!(said.starts_with('{'), "{said}");
+            if completion.choices[0].finish_reason.as_deref() == Some("stop") {
+                whole += 1;
+                let read: Result<serde_json::Value, _> = serde_json::from_str(&said);
+                assert!(read.is_ok_and(|value| value.is_object()), "{said}");
+            }
+        }
+    }
+    assert!(whole >= 4, "only {whole} of 8 came to an end");
+}
+
+#[test]
 fn wrong_requests_are_told_what_is_wrong() {
     let Some(settings) = settings() else { return };
     let served = Served::start("wrong", settings);
@@ -264,6 +294,7 @@ fn wrong_requests_are_told_what_is_wrong() {
     assert_eq!(wrong(r#","top_p":0"#), invalid("top_p"));
     assert_eq!(wrong(r#","stop":["a","b","c","d","e"]"#), invalid("stop"));
     assert_eq!(wrong(r#","max_tokens":0"#), invalid("max_tokens"));
+    assert_eq!(wrong(r#","response_format":{"type":"json_schema"}"#), invalid("response_format"));
     assert_eq!(served.refused(r#"{"messages":[]}"#), invalid("messages"));
     assert_eq!(served.refused("{").1, "invalid_json");
     let long = serde_json::to_string(&greedy(user(&"word ".repeat(3000)), 1)).unwrap();

@@ -1,5 +1,6 @@
 //! From a request's JSON to tokens and ways: every rule of the API is checked here, and nowhere after.
 
+use super::json::Object;
 use super::model::Vocabulary;
 use super::sample::Sampler;
 use super::slot::Token;
@@ -31,6 +32,8 @@ pub struct Prompt {
     pub tokens_max: usize,
     /// How they are drawn.
     pub sampler: Sampler,
+    /// Set when the reply has to be a JSON object.
+    pub object: Option<Object>,
     /// Stop texts.
     pub text: Holdback,
 }
@@ -53,6 +56,7 @@ impl Prompts {
     pub fn prepare(&self, request: &Request) -> Result<Prompt, ErrorBody> {
         let sampler = sampler(request)?;
         let text = Holdback::new(stops(request)?);
+        let object = object(request)?;
         if request.n.is_some_and(|n| n != 1) {
             return Err(wrong("n", "one answer at a time: n must be 1"));
         }
@@ -66,7 +70,7 @@ impl Prompts {
             false => self.tokens(&request.messages)?,
         };
         let tokens_max = limit.min(self.context - tokens.len());
-        Ok(Prompt { tokens, tokens_max, sampler, text })
+        Ok(Prompt { tokens, tokens_max, sampler, object, text })
     }
 
     /// Without the oldest turns that do not fit beside a reply of `limit` tokens, or of half the context.
@@ -149,6 +153,14 @@ fn sampler(request: &Request) -> Result<Sampler, ErrorBody> {
     }
     let seed = request.seed.map(|seed| seed as u64).or_else(|| random().map(|random| random as u64));
     Ok(Sampler::new(temperature, top_p, seed.unwrap_or_default()))
+}
+
+fn object(request: &Request) -> Result<Option<Object>, ErrorBody> {
+    match request.response_format.as_ref().map(|format| format.kind.as_str()) {
+        None | Some("text") => Ok(None),
+        Some("json_object") => Ok(Some(Object::default())),
+        Some(_) => Err(wrong("response_format", "response_format must be of type text or json_object")),
+    }
 }
 
 fn stops(request: &Request) -> Result<Vec<String>, ErrorBody> {

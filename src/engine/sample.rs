@@ -32,6 +32,20 @@ impl Sampler {
         self.draw(total).unwrap_or(best)
     }
 
+    /// The next token of those that fit, as likely as they are among themselves; `None` when none does.
+    ///
+    /// Mostly the first draw fits and no other token is asked about.
+    pub fn next_that(&mut self, logits: &[f32], mut fits: impl FnMut(Token) -> bool) -> Option<Token> {
+        let first = self.next(logits);
+        if fits(first) {
+            return Some(first);
+        }
+        let fitting = |(id, logit): (usize, &f32)| if fits(id as Token) { *logit } else { f32::NEG_INFINITY };
+        let fitting: Vec<f32> = logits.iter().enumerate().map(fitting).collect();
+        let token = self.next(&fitting);
+        fitting.get(token as usize).is_some_and(|logit| logit.is_finite()).then_some(token)
+    }
+
     /// Weights of all candidates that count, relative to the best one's, which is 1.
     fn gather(&mut self, logits: &[f32], highest: f32) {
         let (scale, lowest) = (1.0 / self.temperature, highest - TAIL * self.temperature);
@@ -110,6 +124,16 @@ mod tests {
         let logits = [0.0, 3f32.ln(), f32::NEG_INFINITY];
         let ones = (0..10_000).filter(|_| sampler.next(&logits) == 1).count();
         assert!((7_300..7_700).contains(&ones), "{ones} of 10000, 7500 expected");
+    }
+
+    #[test]
+    fn of_those_that_fit_draws_follow_the_weights() {
+        let mut sampler = Sampler::new(1.0, 1.0, 7);
+        let logits = [0.0, 3f32.ln(), 4f32.ln(), f32::NAN];
+        let ones = (0..10_000).filter(|_| sampler.next_that(&logits, |token| token < 2) == Some(1)).count();
+        assert!((7_300..7_700).contains(&ones), "{ones} of 10000, 7500 expected");
+        assert_eq!(sampler.next_that(&logits, |token| token == 3), None);
+        assert_eq!(Sampler::new(0.0, 1.0, 1).next_that(&logits, |token| token == 0), Some(0));
     }
 
     #[test]

@@ -133,8 +133,8 @@ impl Service {
 
     fn submit(&self, prompt: Prompt, client: u64) -> Result<mpsc::Receiver<Event>, Refused> {
         let (reply, events) = mpsc::channel(EVENTS_MAX);
-        let Prompt { tokens, tokens_max, sampler, text } = prompt;
-        let job = Job { prompt: tokens, tokens_max, sampler, text, reply, client };
+        let Prompt { tokens, tokens_max, sampler, object, text } = prompt;
+        let job = Job { prompt: tokens, tokens_max, sampler, object, text, reply, client };
         self.batch.send(Message::Job(Box::new(job))).map_err(|_| answer::failed(Failure::Stopping))?;
         Ok(events)
     }

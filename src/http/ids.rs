@@ -1,4 +1,7 @@
-//! Request ids: the caller's when it is plain, else 16 hexadecimal digits.
+//! Request ids: the caller's when it is plain, else 32 hexadecimal digits.
+//!
+//! So many, and no fewer, because they go on to the upstream, and llama-cpp-python's server answers 400 to an id that
+//! cannot be read as a UUID.
 
 use super::headers::{REQUEST_ID, is_request_id};
 use http::{HeaderMap, HeaderValue};
@@ -10,7 +13,7 @@ pub enum Id {
     /// The caller's.
     Given(HeaderValue),
     /// Ours.
-    Made([u8; 16]),
+    Made([u8; 32]),
 }
 
 impl Id {
@@ -40,6 +43,7 @@ impl Id {
 /// An id names a request; it guards nothing.
 pub struct Ids {
     next: AtomicU64,
+    salt: u64,
 }
 
 impl Ids {
@@ -48,8 +52,8 @@ impl Ids {
     /// # Errors
     /// The kernel has no random bytes.
     pub fn new() -> std::io::Result<Ids> {
-        let seed = getrandom::u64().map_err(std::io::Error::other)?;
-        Ok(Ids { next: AtomicU64::new(seed) })
+        let random = || getrandom::u64().map_err(std::io::Error::other);
+        Ok(Ids { next: AtomicU64::new(random()?), salt: random()? })
     }
 
     /// The id of a request with these headers.
@@ -60,10 +64,11 @@ impl Ids {
         }
     }
 
-    fn fresh(&self) -> [u8; 16] {
+    fn fresh(&self) -> [u8; 32] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let number = mixed(self.next.fetch_add(1, Relaxed));
-        std::array::from_fn(|at| DIGITS[(number >> (60 - 4 * at)) as usize & 15])
+        let number = self.next.fetch_add(1, Relaxed);
+        let number = u128::from(mixed(number)) << 64 | u128::from(mixed(number ^ self.salt));
+        std::array::from_fn(|at| DIGITS[(number >> (124 - 4 * at)) as usize & 15])
     }
 }
 
@@ -86,7 +91,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         let fresh: HashSet<Id> = (0..1000).map(|_| ids.of(&headers)).collect();
         assert_eq!(fresh.len(), 1000);
-        assert!(fresh.iter().all(|id| id.text().len() == 16 && is_request_id(id.header().as_bytes())));
+        assert!(fresh.iter().all(|id| id.text().len() == 32 && is_request_id(id.header().as_bytes())));
         headers.insert(REQUEST_ID, HeaderValue::from_static("mine-1"));
         assert_eq!(ids.of(&headers).text(), "mine-1");
         headers.insert(REQUEST_ID, HeaderValue::from_static("not mine"));

@@ -2,8 +2,8 @@
 //! board.
 //!
 //! The kernel wakes every loop that waits on a shared socket, and the first one up wins: plain shared accept gave 7
-//! of 8 kept connections to one worker. So a loop takes one only while no live worker carries less; who declines looks
-//! again in a millisecond. Within a worker the connections stay together until one loop has [`LANE_LEAD`] more than the
+//! of 8 kept connections to one worker. So a loop takes one only while no live worker carries less by more than a little
+//! (then whoever is up first may have it, and nobody sleeps on it); who declines looks again in a millisecond. Within a worker the connections stay together until one loop has [`LANE_LEAD`] more than the
 //! next: a loop with many finds several requests each time it is woken, and the second thread sleeps until it is
 //! needed (measured with 64 connections and 2 cores: 10 % more requests a second). Where the workers alone keep all
 //! cores busy, it is needed late: there more threads than cores only wait for each other.
@@ -15,6 +15,9 @@ use std::time::Duration;
 const LANE_LEAD: u64 = 32;
 /// The same where there is no core for the second loops.
 const LANE_LEAD_CROWDED: u64 = 256;
+/// A worker may carry so much more than the least busy one and still take a connection: one, and for each so many of
+/// what that one carries one more.
+const SLACK_EVERY: u64 = 8;
 /// How long a less busy loop is waited for before it is left out until it turns again.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// A newcomer counts as carrying all but so many of what the others carry, and less each second.
@@ -47,6 +50,34 @@ impl Balance {
         self.own.set_handicap(least.saturating_sub(NEWCOMER_GAP_MAX));
     }
 
+    /// True when no earlier loop of its worker is to take what comes: this one watches the door then.
+    pub fn needed(&self, now_ms: u64) -> bool {
+        self.earlier(now_ms)
+            .all(|(number, lane)| lane.weight() + number * self.lane_lead >= self.number() * self.lane_lead)
+    }
+
+    /// True when an earlier loop has so much room again that this one need not watch the door.
+    pub fn superfluous(&self, now_ms: u64) -> bool {
+        let threshold = self.number() * self.lane_lead;
+        self.earlier(now_ms)
+            .any(|(number, lane)| lane.weight() + number * self.lane_lead < threshold - self.lane_lead / 2)
+    }
+
+    /// True when this loop carries so much that the next one of its worker is needed.
+    pub fn has_lead(&self) -> bool {
+        self.own.weight() >= self.lane_lead
+    }
+
+    /// The live loops of its worker before this one, with their numbers.
+    fn earlier(&self, now_ms: u64) -> impl Iterator<Item = (u64, Lane)> {
+        let lanes = (0u64..).zip(self.board.slot(self.slot).lanes());
+        lanes.take_while(|(_, lane)| !lane.same(&self.own)).filter(move |(_, lane)| lane.live(now_ms))
+    }
+
+    fn number(&self) -> u64 {
+        self.board.slot(self.slot).lanes().position(|lane| lane.same(&self.own)).unwrap_or_default() as u64
+    }
+
     /// True when this loop should take a connection that waits.
     pub fn takes(&mut self, now: Duration) -> bool {
         if self.worker_connections() >= self.connections_max {
@@ -77,14 +108,14 @@ impl Balance {
         let worker = self.board.slot(self.slot);
         let weight = worker.weight();
         let suspected = |lane: &Lane| self.suspects.iter().any(|(suspect, _)| suspect.same(lane));
-        let workers = self.board.ready().filter(move |(number, slot)| *number != self.slot && slot.weight() < weight);
+        let less = move |least: u64| least.saturating_add(1 + least / SLACK_EVERY) < weight;
+        let workers = self.board.ready().filter(move |(number, slot)| *number != self.slot && less(slot.weight()));
         let others = workers.flat_map(|(_, slot)| slot.lanes());
         others.chain(self.siblings(worker)).filter(move |lane| lane.live(now_ms) && !suspected(lane))
     }
 
     fn siblings(&self, worker: Slot) -> impl Iterator<Item = Lane> {
-        let own = worker.lanes().position(|lane| lane.same(&self.own)).unwrap_or_default() as u64;
-        let rank = self.own.weight() + own * self.lane_lead;
+        let rank = self.own.weight() + self.number() * self.lane_lead;
         let ranked = worker.lanes().enumerate();
         ranked
             .filter(move |(number, lane)| lane.weight() + *number as u64 * self.lane_lead < rank)
@@ -117,17 +148,25 @@ mod tests {
     #[test]
     fn the_busier_declines_and_the_lighter_takes() {
         let (board, one, two) = two_workers();
+        let takes = |lane, slot| Balance::new(board, lane, slot, 100, true).takes(MS * 1001);
         one.connected();
-        assert!(!Balance::new(board, one, 0, 10, true).takes(MS * 1001));
-        assert!(Balance::new(board, two, 1, 10, true).takes(MS * 1001));
+        assert!(takes(one, 0) && takes(two, 1), "one more is no matter");
+        one.connected();
+        assert!(!takes(one, 0) && takes(two, 1));
         two.connected();
-        assert!(Balance::new(board, one, 0, 10, true).takes(MS * 1001));
+        assert!(takes(one, 0));
+        (0..14).for_each(|_| [one, two].iter().for_each(Lane::connected));
+        one.connected();
+        assert!(takes(one, 0), "16 are little more than 15");
+        one.connected();
+        one.connected();
+        assert!(!takes(one, 0) && takes(two, 1));
     }
 
     #[test]
     fn a_loop_that_does_not_turn_is_left_out() {
         let (board, one, two) = two_workers();
-        one.connected();
+        (0..2).for_each(|_| one.connected());
         let mut balance = Balance::new(board, one, 0, 10, true);
         assert!(balance.takes(MS * 1200), "silent for 200 ms, so not live");
         two.turn(1200);
@@ -171,9 +210,16 @@ mod tests {
         let takes = |lane: Lane| Balance::new(board, lane, 0, 1000, roomy).takes(MS * 1001);
         [first, second].iter().for_each(|lane| lane.turn(1000));
         assert!(takes(first) && !takes(second));
+        let (mine, its) = (Balance::new(board, first, 0, 1000, roomy), Balance::new(board, second, 0, 1000, roomy));
+        assert!(mine.needed(1001) && !mine.superfluous(1001) && !mine.has_lead());
+        assert!(!its.needed(1001) && its.superfluous(1001));
+        assert!(its.needed(1200) && !its.superfluous(1200), "the first has been silent for 200 ms");
         (0..lead).for_each(|_| first.connected());
+        assert!(mine.has_lead() && its.needed(1001) && !its.superfluous(1001));
         assert!(takes(first) && takes(second), "equal: either");
         first.connected();
         assert!(!takes(first) && takes(second));
+        (0..lead / 2).for_each(|_| first.disconnected());
+        assert!(!its.needed(1001) && !its.superfluous(1001), "no coming and going at the threshold");
     }
 }

@@ -108,6 +108,7 @@ pub fn run(kit: Kit) -> i32 {
         walls.report();
         let store = Store::open(&kit.plan.store).map_err(|error| format!("session store: {error}"))?;
         let shared = Shared {
+            bells: (0..kit.plan.threads).map(|_| Notify::new()).collect(),
             health: Arc::new(chat::Watch::new(kit.board, &kit.plan.chat)),
             plan: kit.plan,
             store,
@@ -146,6 +147,7 @@ struct Shared {
     /// That of the first lane, for what an operator asks.
     front: Arc<OnceLock<Arc<App>>>,
     leaving: Arc<Leaving>,
+    bells: Arc<[Notify]>,
     stop: watch::Sender<bool>,
     ending: watch::Sender<bool>,
 }
@@ -224,7 +226,8 @@ async fn lane(shared: &Shared, sockets: Vec<Gate>, number: usize, up: &mpsc::Sen
     for socket in sockets {
         let balance = Balance::new(shared.board, own, shared.slot, shared.plan.connections_max, roomy);
         balance.enter();
-        let accepting = accept::run(socket, app.clone(), own, balance, shared.stop.subscribe());
+        let crew = accept::Crew { bells: shared.bells.clone(), own: number };
+        let accepting = accept::run(socket, app.clone(), (own, crew), balance, shared.stop.subscribe());
         tokio::spawn(async move {
             if let Err(error) = accepting.await {
                 tracing::error!(%error, "cannot accept");

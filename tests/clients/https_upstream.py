@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server behind TLS. Arguments: certificate, key. Prints its port, then each Authorization it gets."""
+"""An OpenAI-compatible server behind TLS. Arguments: certificate, key. Prints its port, then a line for each request."""
 import http.server
 import json
 import ssl
@@ -10,11 +10,22 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        print(self.headers["Authorization"], flush=True)
-        message = {"index": 0, "message": {"role": "assistant", "content": "sealed"}, "finish_reason": "stop"}
-        body = json.dumps({"model": "tls", "choices": [message], "asked": asked}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
+        bearer = self.headers["Authorization"]
+        print(f"{self.command} {self.path}, {self.headers['Host']}, {bearer}", flush=True)
+        said = {"role": "assistant", "content": "sealed"}
+        if asked["messages"][-1]["content"] == "refuse":
+            self.answer(401, "application/json", {"error": {"message": f"{bearer} is not known", "code": bearer}})
+        elif asked.get("stream"):
+            piece = {"model": "tls", "choices": [{"index": 0, "delta": said, "finish_reason": "stop"}]}
+            self.answer(200, "text/event-stream", f"data: {json.dumps(piece)}\n\ndata: [DONE]\n\n")
+        else:
+            choice = {"index": 0, "message": said, "finish_reason": "stop"}
+            self.answer(200, "application/json", {"model": "tls", "choices": [choice]})
+
+    def answer(self, status, kind, body):
+        body = (body if isinstance(body, str) else json.dumps(body)).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -42,5 +42,16 @@ def busy():
         assert error.status_code == 503 and error.code == "overloaded", error
 
 
+def real():
+    asked = [("system", "Answer in a few words."), ("human", "Count to five.")]
+    bound = model.bind(max_tokens=16, temperature=0)
+    answer = bound.invoke(asked)
+    assert answer.content and 0 < answer.usage_metadata["output_tokens"] <= 16, answer
+    chunks = list(bound.stream(asked))
+    assert "".join(chunk.content for chunk in chunks) == answer.content and len(chunks) > 3, chunks
+    assert sum((chunk.usage_metadata or {}).get("output_tokens", 0) for chunk in chunks) <= 16, chunks
+    print(f"{answer.content!r}, {answer.usage_metadata}")
+
+
 globals()[part]()
 print("as it should be")

@@ -10,8 +10,8 @@ messages = [{"role": "user", "content": "hello"}]
 
 
 def ask(**options):
-    return litellm.completion(model="openai/any", api_base=base, api_key="sk-nobody-0000", messages=messages,
-                              **{"num_retries": 0, "max_retries": 0, "timeout": 20, **options})
+    return litellm.completion(model="openai/any", api_base=base, api_key="sk-nobody-0000",
+                              **{"messages": messages, "num_retries": 0, "max_retries": 0, "timeout": 20, **options})
 
 
 def good():
@@ -45,6 +45,16 @@ def busy():
         raise SystemExit("answered")
     except (litellm.ServiceUnavailableError, litellm.InternalServerError) as error:
         assert error.status_code == 503, error
+
+
+def real():
+    asked = {"messages": [{"role": "user", "content": "Count to five."}], "max_tokens": 16, "temperature": 0, "timeout": 60}
+    answer = ask(**asked)
+    said = answer.choices[0].message.content
+    assert said and 0 < answer.usage.completion_tokens <= 16, answer
+    chunks = list(ask(**asked, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == said and len(chunks) > 3, chunks
+    print(f"{said!r}, {answer.usage.prompt_tokens} + {answer.usage.completion_tokens} tokens")
 
 
 globals()[part]()

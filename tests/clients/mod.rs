@@ -13,9 +13,11 @@ pub struct Package {
 
 /// OpenAI's own.
 pub const OPENAI: Package = Package { module: "openai", name: "openai", script: "openai_client.py" };
-const LANGCHAIN: Package =
+/// LangChain's chat model for OpenAI's API.
+pub const LANGCHAIN: Package =
     Package { module: "langchain_openai", name: "langchain-openai", script: "langchain_client.py" };
-const LITELLM: Package = Package { module: "litellm", name: "litellm", script: "litellm_client.py" };
+/// One interface to many APIs.
+pub const LITELLM: Package = Package { module: "litellm", name: "litellm", script: "litellm_client.py" };
 
 /// Runs one part of a package's script against a server; false when there is no such package.
 pub fn client(package: &Package, server: &Server, part: &str) -> bool {
@@ -55,8 +57,8 @@ fn the_litellm_package_asks_streams_and_raises() {
     all_parts(&LITELLM);
 }
 
-/// What the `llm` command prints.
-fn llm(server: &Server, options: &[&str]) -> Option<(bool, String)> {
+/// What the `llm` command prints, and whether it is content.
+pub fn llm(server: &Server, options: &[&str]) -> Option<(bool, String)> {
     let python = python_with("llm", &["llm"])?;
     let models = format!(
         "- model_id: ours\n  model_name: any\n  api_base: \"http://{}/v1\"\n  api_key_name: ours\n",

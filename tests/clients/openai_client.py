@@ -1,4 +1,5 @@
 """What a program that uses the openai package does, and what it has to see. Arguments: base URL, which part."""
+import json
 import sys
 import time
 
@@ -102,6 +103,44 @@ def busy():
         assert error.status_code == 503 and error.code == "overloaded", error
         headers = error.response.headers
         assert headers["x-should-retry"] == "true" and headers["retry-after"] == "7", headers
+
+
+def real():
+    """A real model behind it: what it says is its own, what surrounds it is the contract's."""
+    api = client(timeout=60)
+    model = api.models.list().data[0].id
+    ask = {"model": model, "messages": [{"role": "user", "content": "Count to five."}], "max_tokens": 16, "temperature": 0}
+    whole = api.chat.completions.create(**ask)
+    said, usage = whole.choices[0].message.content, whole.usage
+    assert said and whole.choices[0].finish_reason in ("length", "stop") and whole.model == model, whole
+    assert 0 < usage.completion_tokens <= 16 and usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    chunks = list(api.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == said and len(chunks) > 3, (said, chunks)
+    assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens == usage.completion_tokens, chunks[-1]
+    word = said.split()[1]
+    cut = api.chat.completions.create(**ask, stop=[word]).choices[0]
+    assert word not in cut.message.content and cut.finish_reason == "stop", (word, cut)
+    wish = {"messages": [{"role": "user", "content": "Describe a cat as JSON with the keys name and age."}], "max_tokens": 100}
+    held = api.chat.completions.create(**{**ask, **wish}, response_format={"type": "json_object"}).choices[0]
+    said_json = held.message.content
+    assert said_json.startswith("{"), held
+    assert held.finish_reason == "length" or isinstance(json.loads(said_json), dict), held
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}
+    for name, value in [("tools", [tool]), ("logprobs", True), ("response_format", schema)]:
+        try:
+            api.chat.completions.create(**ask, **{name: value})
+            raise SystemExit(f"accepted {name}")
+        except openai.BadRequestError as error:
+            assert error.param == name, error
+    try:
+        api.chat.completions.create(**{**ask, "messages": [{"role": "user", "content": "sea " * 5000}]})
+        raise SystemExit("read it all")
+    except openai.BadRequestError as error:
+        assert error.code == "context_length_exceeded", error
+    print(f"{model}: {said!r}, {usage.prompt_tokens} + {usage.completion_tokens} tokens")
+    print(f"as JSON: {said_json!r}, {held.finish_reason}")
 
 
 globals()[part]()

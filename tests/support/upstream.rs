@@ -31,6 +31,8 @@ pub enum Way {
     LongLine,
     /// Pieces without an end.
     Endless,
+    /// A piece every 20 ms, without an end.
+    Drips,
     /// One piece, then a reset of the connection.
     Resets,
     /// A 400 that names a field and holds a secret.
@@ -202,6 +204,14 @@ fn answer(mut stream: &TcpStream, way: Way, gone: &Sender<()>, gate: &(Mutex<boo
             send(&first)?;
             let many = piece("more ").repeat(64);
             while stream.write_all(many.as_bytes()).is_ok() {}
+            let _ = gone.send(());
+            return None;
+        }
+        Way::Drips => {
+            send(&first)?;
+            while send(&piece("drop ")).is_some() {
+                std::thread::park_timeout(std::time::Duration::from_millis(20));
+            }
             let _ = gone.send(());
             return None;
         }

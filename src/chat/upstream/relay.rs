@@ -94,6 +94,9 @@ impl Relay {
         });
         relay.first = poll_fn(|context| relay.poll_next(context)).await.transpose()?;
         (relay.idle, relay.begun) = (idle, true);
+        // It stands at the first token's limit, which may be later than all that counts from now on.
+        let next = relay.next_look();
+        relay.timer.as_mut().reset(next);
         Ok(relay)
     }
 
@@ -182,17 +185,22 @@ impl Relay {
             if now >= self.heard + self.idle {
                 return self.give_up(Error::Timeout("the upstream's next token"));
             }
-            let mut next = self.deadline.min(self.heard + self.idle);
-            if self.begun && now >= self.spoke + KEEP_ALIVE {
+            let quiet = self.begun && now >= self.spoke + KEEP_ALIVE;
+            if quiet {
                 self.spoke = now;
-                self.timer.as_mut().reset(next.min(now + KEEP_ALIVE));
+            }
+            let next = self.next_look();
+            self.timer.as_mut().reset(next);
+            if quiet {
                 return Poll::Ready(Some(Ok(Bytes::from_static(b": keep-alive\n\n"))));
             }
-            if self.begun {
-                next = next.min(self.spoke + KEEP_ALIVE);
-            }
-            self.timer.as_mut().reset(next);
         }
+    }
+
+    /// When something is due next, if nothing comes.
+    fn next_look(&self) -> Instant {
+        let limit = self.deadline.min(self.heard + self.idle);
+        if self.begun { limit.min(self.spoke + KEEP_ALIVE) } else { limit }
     }
 
     fn give_up(&mut self, failure: Error) -> Poll<Option<Result<Bytes, Error>>> {

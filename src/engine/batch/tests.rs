@@ -1,6 +1,7 @@
 //! The batch with a model that counts.
 
 use super::*;
+use crate::engine::json::Object;
 use crate::engine::sample::Sampler;
 use crate::engine::text::Holdback;
 use std::sync::mpsc::{Sender, channel};
@@ -9,6 +10,8 @@ use tokio::sync::mpsc;
 
 const END: Token = 0;
 const BROKEN: Token = 99;
+/// The texts of the tokens from 70 on, which it never says by itself.
+const JSON: [&str; 6] = ["{", "", "\"", ":", "1}", "} "];
 
 /// Says the token after the last one, up to 50, which it follows by the end; after 51 it says 51 for ever.
 /// It checks that positions have no gaps.
@@ -58,7 +61,10 @@ impl Evaluate for Counting {
     }
 
     fn piece(&self, token: Token, bytes: &mut Vec<u8>) {
-        bytes.extend(format!("{token} ").bytes());
+        match JSON.get((token - 70) as usize) {
+            Some(text) => bytes.extend(text.bytes()),
+            None => bytes.extend(format!("{token} ").bytes()),
+        }
     }
 }
 
@@ -84,16 +90,23 @@ impl Running {
 
     fn ask_as(&self, client: u64, prompt: &[Token], tokens_max: usize) -> mpsc::Receiver<Event> {
         let (reply, events) = mpsc::channel(crate::engine::job::EVENTS_MAX);
-        let (sampler, text) = (Sampler::new(0.0, 1.0, 0), Holdback::default());
-        let job = Job { prompt: prompt.to_vec(), tokens_max, sampler, text, reply, client };
-        self.inbox.send(Message::Job(Box::new(job))).unwrap();
+        self.send(Job { client, ..job(prompt, tokens_max, reply) });
         events
+    }
+
+    fn send(&self, job: Job) {
+        self.inbox.send(Message::Job(Box::new(job))).unwrap();
     }
 
     fn stop(self) {
         self.inbox.send(Message::Stop).unwrap();
         self.thread.join().unwrap();
     }
+}
+
+fn job(prompt: &[Token], tokens_max: usize, reply: mpsc::Sender<Event>) -> Job {
+    let (sampler, text) = (Sampler::new(0.0, 1.0, 0), Holdback::default());
+    Job { prompt: prompt.to_vec(), tokens_max, sampler, object: None, text, reply, client: 1 }
 }
 
 fn reply(mut events: mpsc::Receiver<Event>) -> (String, Option<Event>) {
@@ -116,6 +129,21 @@ fn a_reply_ends_by_itself_by_its_limit_or_with_the_context() {
     assert_eq!(reply(running.ask(&[46, 47], 10)), ("48 49 50 ".into(), end(Finish::Stop, 2, 0, 3)));
     assert_eq!(reply(running.ask(&[1, 2], 3)), ("3 4 5 ".into(), end(Finish::Length, 2, 0, 3)));
     assert_eq!(reply(running.ask(&[7, 8, 9, 10, 11, 12], 10)).1, end(Finish::Length, 6, 0, 3));
+    running.stop();
+}
+
+#[test]
+fn a_reply_that_must_be_an_object_is_one_or_ends_by_its_limit() {
+    let running = Running::start(2, 64);
+    let ask = |tokens_max| {
+        let (reply, events) = mpsc::channel(crate::engine::job::EVENTS_MAX);
+        running.send(Job { object: Some(Object::default()), ..job(&[1], tokens_max, reply) });
+        events
+    };
+    // It wants the end after what is no number to it; the first that fits comes: a key, then what may follow.
+    let (text, end) = reply(ask(40));
+    assert!(text.starts_with("{\""), "{text}");
+    assert!(matches!(end, Some(Event::End(Finish::Length, _))), "{text}");
     running.stop();
 }
 

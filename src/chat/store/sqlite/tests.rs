@@ -1,4 +1,4 @@
-//! The store against a real file.
+//! What is SQLite's own: its lock, its commits, its files. What every store does is in `tests/store.rs`.
 
 use super::*;
 use crate::chat::session::{Principal, SessionKey, SessionRef};
@@ -51,32 +51,6 @@ async fn turn(store: &Store, key: SessionKey, text: &str) -> Begun {
     let begun = say(store, key, text).await;
     store.finish(begun.turn, format!("re {text}"), Outcome::Complete).await.unwrap();
     begun
-}
-
-#[test]
-fn several_workers_write_at_once_and_nothing_is_lost() {
-    let place = Place::new("writers");
-    migrate(&place.plan()).unwrap();
-    std::thread::scope(|scope| {
-        for worker in 0..4 {
-            let plan = place.plan();
-            scope.spawn(move || {
-                let store = Store::open(&plan).unwrap();
-                run(async {
-                    for number in 0..50 {
-                        turn(&store, key(&format!("w{worker}"), "1.1.1.1"), &number.to_string()).await;
-                    }
-                });
-                store.close();
-            });
-        }
-    });
-    let connection = Connection::open(place.path()).unwrap();
-    let count: i64 =
-        connection.query_row("SELECT count(*) FROM turns WHERE state = 'complete'", [], |row| row.get(0)).unwrap();
-    assert_eq!(count, 200);
-    let check: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-    assert_eq!(check, "ok");
 }
 
 #[test]
