@@ -6,7 +6,7 @@
 //! line with %41, \u0041, &quot; ── its shadow, decoded ── same ──┴─ merged, each becomes [REDACTED]
 //! ```
 //!
-//! Families: [`tokens`] (makers' prefixes), [`keys`] (a name and its value; [`values`] says whether it is one),
+//! Families: [`tokens`] (prefixes of [`makers`]), [`keys`] (one of [`names`] and its value; [`values`] says whether it is one),
 //! [`schemes`] (Bearer, Basic, headers, URLs), [`pem`]. Everything is linear in the line, and nothing is remembered
 //! but a [`Trail`] of a few numbers: a key's lines, a form's part, a block of YAML.
 //! Deliberately absent: entropy guesses; they take hashes, ids and pictures for secrets.
@@ -14,6 +14,8 @@
 mod decode;
 mod keys;
 mod literals;
+mod makers;
+mod names;
 mod pem;
 mod schemes;
 mod text;
@@ -248,3 +250,5 @@ fn cut_out(line: &[u8], mut ranges: Vec<Found>) -> Vec<u8> {
 
 #[cfg(test)]
 mod corpus;
+#[cfg(test)]
+mod samples;
