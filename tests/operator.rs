@@ -3,6 +3,7 @@
 use crate::support::{Server, Upstream, Way, lives, post, run, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::process::Output;
@@ -99,14 +100,17 @@ fn stop_waits_for_what_is_under_way_and_says_so() {
     let mut connection = server.connect();
     connection.send(post("/api/chat", r#"{"message":"x"}"#)).unwrap();
     upstream.requests.recv_timeout(crate::support::LIMIT).unwrap();
-    let stop = server.begin(&["stop"]);
-    server.expect_that("stopping", |event| event["to"] == "stopping");
+    let mut stop = server.begin(&["stop"]);
+    let mut said = BufReader::new(stop.stdout.take().unwrap()).lines().map_while(Result::ok);
+    // The request is held until it was said that it is.
+    let first = said.next().unwrap();
+    assert!(first.contains("requests in flight: 1, connections left: 1"), "{first}");
     upstream.release();
     assert_eq!(connection.answer().unwrap().status, 200);
     drop(connection);
-    let stopped = stop.wait_with_output().unwrap();
-    assert!(stopped.status.success() && out(&stopped).contains("stopped, exit code 0"), "{stopped:?}");
-    assert!(out(&stopped).contains("requests in flight: 1, connections left: 1"), "{stopped:?}");
+    let said: Vec<String> = said.collect();
+    assert_eq!(said.last().map(String::as_str), Some("stopped, exit code 0"), "{said:?}");
+    assert!(stop.wait().unwrap().success());
     assert_eq!(server.wait().code(), Some(0));
     assert!(!server.home.join("control.sock").exists());
     assert_eq!(server.order(&["status"]).status.code(), Some(1));

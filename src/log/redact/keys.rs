@@ -424,7 +424,7 @@ fn bare(text: &Text<'_>, at: usize, name: &Name, lead: &Lead, strength: Strength
         return None;
     }
     let word = &text[at..end];
-    text.spend(VALUE_COST + word.len().min(64));
+    text.spend(VALUE_COST + word.len());
     let alone = matches!(
         text.get(blanks(text, end)),
         None | Some(b'\n' | b'\r' | b'\\' | b'"' | b'\'' | b'`' | b',' | b';' | b'#' | b'&' | b'}' | b')')

@@ -159,7 +159,7 @@ impl Family {
     pub(super) fn cost(self) -> usize {
         match self {
             Family::Dot => 10,
-            Family::Shape(_) | Family::Infix(_) | Family::Exact(_) | Family::Sid | Family::Jwt => 16,
+            Family::Shape(_) | Family::Infix(_) | Family::Exact(_) | Family::Sid => 16,
             _ => 30,
         }
     }

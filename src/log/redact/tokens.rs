@@ -358,7 +358,8 @@ impl Shape {
                 Random | RandomWord => random(head),
                 Capitals(length) => head.len() == length || head.len() < 24 && head.iter().any(u8::is_ascii_digit),
             };
-        text.spend(head.len());
+        // A word that is long enough was looked at for what is random in it, and its parts again.
+        text.spend(if head.len() < self.least { head.len() } else { 2 * head.len() });
         if !enough {
             return None;
         }
