@@ -111,8 +111,6 @@ fn far_too_large(app: &App, peer: Peer) -> HeaderMap {
     log::security(Security::Oversize, address(peer), &[("reason", &reason), ("request_id", id.text())]);
     let mut headers = app.headers.base(Base::Empty, Told::Nothing, None);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // Behind the others: its place at the head is for answers that are filled.
-    headers.remove(REQUEST_ID);
     headers.insert(REQUEST_ID, id.header());
     headers
 }
