@@ -100,11 +100,11 @@ fn model_answers_programs_that_others_have_written() {
 
 #[test]
 fn model_is_not_kept_from_one_client_by_another_with_many_chats() {
-    const MANY: usize = 30;
+    const MANY: usize = 24;
     let (server, _turn) = start();
     let body = |text: &str| {
         let messages = [serde_json::json!({"role": "user", "content": text})];
-        serde_json::json!({"messages": messages, "max_tokens": 24, "temperature": 0}).to_string()
+        serde_json::json!({"messages": messages, "max_tokens": 12, "temperature": 0}).to_string()
     };
     let ended = AtomicUsize::new(0);
     let ask = |number: usize| {
@@ -119,7 +119,7 @@ fn model_is_not_kept_from_one_client_by_another_with_many_chats() {
         let greedy: Vec<_> = (0..MANY).map(|number| scope.spawn(move || ask(number))).collect();
         until("all slots taken and the rest waiting", || {
             let engine = server.status()["engine"].clone();
-            engine["queued"].as_u64().is_some_and(|queued| queued >= 16)
+            engine["queued"].as_u64().is_some_and(|queued| queued >= 12)
         });
         let others = post("/v1/chat/completions", &body("hi"));
         let before = ended.load(Ordering::SeqCst);
@@ -133,5 +133,5 @@ fn model_is_not_kept_from_one_client_by_another_with_many_chats() {
     // It waits for the first of four slots that is free, and then for its own answer; by its place in a line it
     // would have come last.
     assert!(before <= 10, "{before} of the other's {answered} chats were answered first");
-    assert!(answered >= 20, "{answered} of {MANY} were answered");
+    assert!(answered >= 16, "{answered} of {MANY} were answered");
 }

@@ -94,6 +94,11 @@ impl Access {
         self.hold.phase(phase);
     }
 
+    /// When the request began, in monotonic milliseconds.
+    pub fn began_ms(&self) -> u64 {
+        self.began.as_millis() as u64
+    }
+
     /// How long ago the request began.
     pub fn elapsed(&self) -> Duration {
         clock::monotonic().saturating_sub(self.began)

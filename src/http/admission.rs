@@ -8,7 +8,6 @@ use crate::board::Once;
 use crate::limit::operator::Who;
 use crate::limit::{self, Client, Endpoint, Identity, Limiter, Outcome, Peer, Verdict};
 use crate::log::{self, Security};
-use crate::sys::clock;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
@@ -49,16 +48,16 @@ impl App {
         &self,
         endpoint: Endpoint,
         context: &mut Context<'_>,
-        verdict: &mut Option<Verdict>,
+        verdict: &mut Verdict,
     ) -> Result<(), Fault> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
         let client = context.counted(limiter);
-        let made = match limiter.check_now(&client, endpoint, clock::monotonic_ms()) {
-            Some(made) => made,
-            None => Box::pin(limiter.check_remote(&client, endpoint)).await,
-        };
-        context.access.verdict = word(made.outcome);
-        admit(verdict.insert(made), context.client)
+        if !limiter.check_now(&client, endpoint, context.access.began_ms(), verdict) {
+            *verdict = Box::pin(limiter.check_remote(&client, endpoint)).await;
+        }
+        context.access.verdict = word(verdict.outcome);
+        context.told = verdict.told();
+        admit(verdict, context.client)
     }
 
     /// How a client, by its address or its key's id, stands in its limits, for the operator; `error` says why not.
@@ -79,7 +78,7 @@ impl App {
     }
 
     /// A request without a good key: logged, and paid for by its address from a quota of its own.
-    pub(super) async fn deny(&self, denied: Denied, context: &mut Context<'_>, verdict: &mut Option<Verdict>) -> Fault {
+    pub(super) async fn deny(&self, denied: Denied, context: &mut Context<'_>, verdict: &mut Verdict) -> Fault {
         let (reason, key) = match &denied {
             Denied::Missing => ("missing", ""),
             Denied::Wrong => ("wrong", ""),
@@ -142,12 +141,8 @@ pub(super) fn admit(verdict: &Verdict, client: Peer) -> Result<(), Fault> {
         Outcome::Exempt | Outcome::Admitted | Outcome::WouldRefuse => Ok(()),
         Outcome::Unavailable => Err(Fault::new(Code::NotReady, "Requests cannot be counted now. Try again shortly.")),
         Outcome::Refused => {
-            let mut limit = String::new();
-            for name in verdict.violated() {
-                limit.push_str(if limit.is_empty() { "" } else { ", " });
-                limit.push_str(name);
-            }
-            log::security(Security::RateLimited, address(client), &[("limit", &limit)]);
+            let limit = verdict.violated();
+            log::security(Security::RateLimited, address(client), &[("limit", limit)]);
             Err(Fault::rate_limited(limit, verdict.retry_after_s().unwrap_or(1)))
         }
     }

@@ -18,7 +18,7 @@ impl App {
         let opening = self.chat.clone().open(ask, principal(&context), self.call(&context));
         if streamed {
             let opened = events::open(opening).await?;
-            let headers = self.headers.base(Base::Events, context.origin);
+            let headers = self.base(Base::Events, &context);
             let until = self.deadline(&context);
             let started = events::start(opened, context.access.id().clone(), until, spend);
             return Ok(with(StatusCode::OK, headers, started));

@@ -128,8 +128,8 @@ pub struct Fault {
     pub inside: Option<String>,
     /// `Retry-After`, in seconds.
     pub retry_after_s: Option<u64>,
-    /// The limits that a 429 ran into.
-    pub limit: Option<Box<str>>,
+    /// The limits that a 429 ran into; its text for the caller is made of them.
+    pub limit: Option<&'static str>,
     /// `Allow` of a 405.
     pub allow: Option<&'static str>,
     /// The field that is wrong.
@@ -193,19 +193,29 @@ impl Fault {
         Fault { allow: Some(allow), ..Fault::new(Code::MethodNotAllowed, text) }
     }
 
-    /// A limit is full.
-    pub fn rate_limited(limit: String, retry_after_s: u64) -> Fault {
-        let text = format!("Too many requests ({limit}). Try again in {retry_after_s} s.");
-        Fault { limit: Some(limit.into()), ..Fault::new(Code::RateLimited, text) }.retry_after(retry_after_s)
+    /// A limit is full. A flood makes one of these for each request: nothing is written before the body is.
+    pub fn rate_limited(limit: &'static str, retry_after_s: u64) -> Fault {
+        Fault { limit: Some(limit), ..Fault::new(Code::RateLimited, "Too many requests.") }.retry_after(retry_after_s)
+    }
+
+    /// The text for the caller.
+    fn message(&self) -> Cow<'_, str> {
+        match (self.limit, self.retry_after_s) {
+            (Some(limit), Some(seconds)) => format!("Too many requests ({limit}). Try again in {seconds} s.").into(),
+            _ => Cow::Borrowed(&self.outside),
+        }
     }
 
     /// As the body of a response or the data of an error event.
     pub fn body(&self, request_id: &str, shape: Shape) -> Bytes {
         match shape {
-            Shape::Own => self.own_body(request_id),
+            Shape::Own => match (self.limit, self.retry_after_s) {
+                (Some(limit), Some(seconds)) => limited_body(limit, seconds, request_id),
+                _ => self.own_body(request_id),
+            },
             Shape::OpenAi => {
                 let (kind, code) = (self.openai_type(), self.code.as_str());
-                let error = json!({"message": self.outside, "type": kind, "param": self.param, "code": code});
+                let error = json!({"message": self.message(), "type": kind, "param": self.param, "code": code});
                 Bytes::from(json!({ "error": error }).to_string())
             }
         }
@@ -237,14 +247,34 @@ impl Fault {
         let body = OwnBody {
             success: false,
             error: self.code.as_str(),
-            message: &self.outside,
+            message: &self.message(),
             request_id,
-            limit: self.limit.as_deref(),
-            retry_after: self.limit.as_ref().and(self.retry_after_s),
+            limit: self.limit,
+            retry_after: self.limit.and(self.retry_after_s),
         };
         // Strings and numbers: nothing here can fail.
         Bytes::from(serde_json::to_vec(&body).unwrap_or_default())
     }
+}
+
+/// [`OwnBody`] of a 429, in one piece: nothing in the names of limits and in ids has to be escaped.
+fn limited_body(limit: &str, retry_after_s: u64, request_id: &str) -> Bytes {
+    let mut digits = itoa::Buffer::new();
+    let seconds = digits.format(retry_after_s);
+    let parts = [
+        r#"{"success":false,"error":"rate_limited","message":"Too many requests ("#,
+        limit,
+        "). Try again in ",
+        seconds,
+        r#" s.","request_id":""#,
+        request_id,
+        r#"","limit":""#,
+        limit,
+        r#"","retry_after":"#,
+        seconds,
+        "}",
+    ];
+    Bytes::from(parts.concat())
 }
 
 impl From<Refusal> for Fault {
@@ -330,6 +360,19 @@ mod tests {
             assert_eq!(fault.code.status(), 503);
             assert!(fault.retry_after_s.is_some_and(|seconds| seconds >= 1));
         }
+    }
+
+    #[test]
+    fn a_429_names_its_limits_in_both_shapes() {
+        let fault = Fault::rate_limited("chat-minute, hour", 41);
+        assert_eq!(fault.body("a-B_9.x", Shape::Own), fault.own_body("a-B_9.x"));
+        let body: serde_json::Value = serde_json::from_slice(&fault.body("r1", Shape::Own)).unwrap();
+        let message = "Too many requests (chat-minute, hour). Try again in 41 s.";
+        let expected = json!({"success": false, "error": "rate_limited", "message": message, "request_id": "r1",
+            "limit": "chat-minute, hour", "retry_after": 41});
+        assert_eq!(body, expected);
+        let body: serde_json::Value = serde_json::from_slice(&fault.body("r1", Shape::OpenAi)).unwrap();
+        assert_eq!(body["error"]["message"], message);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The headers that every response carries: made once, copied for each. Pure.
 //!
-//! Copying a prepared map costs two allocations; its values are shared.
+//! Copying a prepared map costs two allocations; its values are shared. What differs from answer to answer has its place
+//! at the map's head, so a copy neither grows nor is searched.
 
+use crate::limit::told::{FIELDS, put};
+use crate::limit::{Told, Verdict};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// Carries the request's id, in and out.
@@ -27,10 +30,8 @@ pub enum Base {
 
 /// The prepared maps, and who may read across origins.
 pub struct Headers {
-    api: HeaderMap,
-    plain: HeaderMap,
-    events: HeaderMap,
-    empty: HeaderMap,
+    /// By [`Base`], then by [`Told`].
+    maps: [[HeaderMap; 3]; 4],
     origins: Vec<HeaderValue>,
     any_origin: bool,
 }
@@ -39,32 +40,19 @@ impl Headers {
     /// Prepares everything; `origins` as in `CORS_ORIGINS`.
     pub fn new(origins: &[String]) -> Headers {
         let any_origin = origins.iter().any(|origin| origin == "*");
-        let empty = security(any_origin);
-        let mut plain = empty.clone();
-        plain.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let mut api = plain.clone();
-        api.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let mut events = api.clone();
-        events.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        // nginx buffers a proxied stream unless it is told not to.
-        events.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        let maps = [Base::Api, Base::Plain, Base::Events, Base::Empty]
+            .map(|base| [Told::Nothing, Told::Standing, Told::Refusal].map(|told| prepared(base, told, any_origin)));
         let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
-        Headers { api, plain, events, empty, origins, any_origin }
+        Headers { maps, origins, any_origin }
     }
 
-    /// A copy to add to. `origin` is the request's.
-    pub fn base(&self, base: Base, origin: Option<&HeaderValue>) -> HeaderMap {
-        let mut map = match base {
-            Base::Api => self.api.clone(),
-            Base::Plain => self.plain.clone(),
-            Base::Events => self.events.clone(),
-            Base::Empty => self.empty.clone(),
-        };
-        if !self.any_origin {
-            map.insert(header::VARY, HeaderValue::from_static("Origin"));
-            if let Some(origin) = origin.filter(|origin| self.origins.contains(origin)) {
-                map.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            }
+    /// A copy to add to; [`fill`] completes it. `origin` is the request's.
+    pub fn base(&self, base: Base, told: Told, origin: Option<&HeaderValue>) -> HeaderMap {
+        let mut map = self.maps[base as usize][told as usize].clone();
+        if !self.any_origin
+            && let Some(origin) = origin.filter(|origin| self.origins.contains(origin))
+        {
+            map.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         }
         map
     }
@@ -78,9 +66,39 @@ impl Headers {
     }
 }
 
-fn security(any_origin: bool) -> HeaderMap {
-    // Two more than stand here, so that a request's own headers do not make a copy grow.
-    let mut map = HeaderMap::with_capacity(16);
+/// Puts in what only this answer has. The copy was made for a verdict that tells the same.
+pub fn fill(map: &mut HeaderMap, id: HeaderValue, verdict: &Verdict) {
+    match verdict.told() {
+        Told::Nothing if verdict.admitted() => put(map, std::iter::once((REQUEST_ID, id))),
+        _ => put(map, std::iter::once((REQUEST_ID, id)).chain(verdict.fields())),
+    }
+}
+
+fn prepared(base: Base, told: Told, any_origin: bool) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(24);
+    let later: &[HeaderName] = if told == Told::Nothing { &[] } else { &FIELDS };
+    let retry = (told == Told::Refusal).then_some(header::RETRY_AFTER);
+    for name in [REQUEST_ID].iter().chain(later).cloned().chain(retry) {
+        map.insert(name, HeaderValue::from_static("-"));
+    }
+    security(&mut map, any_origin);
+    let mut set = |name: HeaderName, value| drop(map.insert(name, HeaderValue::from_static(value)));
+    match base {
+        Base::Api | Base::Plain => set(header::CONTENT_TYPE, "application/json"),
+        Base::Events => set(header::CONTENT_TYPE, "text/event-stream"),
+        Base::Empty => {}
+    }
+    if matches!(base, Base::Api | Base::Events) {
+        set(header::CACHE_CONTROL, "no-store");
+    }
+    if base == Base::Events {
+        // nginx buffers a proxied stream unless it is told not to.
+        set(HeaderName::from_static("x-accel-buffering"), "no");
+    }
+    map
+}
+
+fn security(map: &mut HeaderMap, any_origin: bool) {
     let mut set = |name: &'static str, value: &'static str| {
         map.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     };
@@ -94,10 +112,10 @@ fn security(any_origin: bool) -> HeaderMap {
     set("cross-origin-opener-policy", "same-origin");
     set("cross-origin-resource-policy", "same-origin");
     set("access-control-expose-headers", EXPOSED);
-    if any_origin {
-        set("access-control-allow-origin", "*");
+    match any_origin {
+        true => set("access-control-allow-origin", "*"),
+        false => set("vary", "Origin"),
     }
-    map
 }
 
 /// True for an id that is taken over from a caller.
@@ -111,10 +129,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_prepared_is_filled() {
+        let headers = Headers::new(&["*".to_owned()]);
+        let mut map = headers.base(Base::Api, Told::Nothing, None);
+        let mut grown = map.clone();
+        grown.insert(REQUEST_ID, HeaderValue::from_static("r1"));
+        fill(&mut map, HeaderValue::from_static("r1"), &Verdict::default());
+        assert_eq!(map, grown);
+        let told = headers.base(Base::Api, Told::Refusal, None);
+        assert_eq!(told.keys().take(7).cloned().collect::<Vec<_>>()[1..6], FIELDS);
+        assert_eq!(told.len(), map.len() + 6);
+    }
+
+    #[test]
     fn every_base_carries_the_security_headers() {
         let headers = Headers::new(&["*".to_owned()]);
         for base in [Base::Api, Base::Plain, Base::Events, Base::Empty] {
-            let map = headers.base(base, None);
+            let map = headers.base(base, Told::Nothing, None);
             for (name, value) in [
                 ("x-content-type-options", "nosniff"),
                 ("x-frame-options", "DENY"),
@@ -127,13 +158,14 @@ mod tests {
                 assert_eq!(map[name], value, "{base:?} {name}");
             }
         }
-        assert_eq!(headers.base(Base::Api, None)["cache-control"], "no-store");
+        assert_eq!(headers.base(Base::Api, Told::Nothing, None)["cache-control"], "no-store");
     }
 
     #[test]
     fn only_listed_origins_are_let_in_and_never_with_credentials() {
         let headers = Headers::new(&["https://a.example".to_owned()]);
-        let from = |origin: &'static str| headers.base(Base::Api, Some(&HeaderValue::from_static(origin)));
+        let from =
+            |origin: &'static str| headers.base(Base::Api, Told::Nothing, Some(&HeaderValue::from_static(origin)));
         assert_eq!(from("https://a.example")["access-control-allow-origin"], "https://a.example");
         assert!(!from("https://b.example").contains_key("access-control-allow-origin"));
         assert_eq!(from("https://b.example")["vary"], "Origin");

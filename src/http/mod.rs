@@ -42,7 +42,7 @@ use crate::board::{Board, Lane, tally};
 use crate::chat::Chat;
 use crate::chat::session::Principal;
 use crate::chat::upstream::Call;
-use crate::limit::{Limiter, Peer, Trusted, Verdict};
+use crate::limit::{Limiter, Peer, Told, Trusted, Verdict};
 use crate::listener::Purpose;
 use crate::log::{self, Security};
 use crate::sys::clock;
@@ -53,7 +53,7 @@ use body::{Body, Intake};
 use bytes::Bytes;
 use connection::Connections;
 use fault::{Code, Fault, Shape};
-use headers::{Base, Headers, REQUEST_ID};
+use headers::{Base, Headers};
 use http::header::{ALLOW, CONNECTION, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -116,6 +116,8 @@ struct Context<'a> {
     client: Peer,
     ledger: &'a Ledger,
     origin: Option<&'a HeaderValue>,
+    /// What the answer will say of limits.
+    told: Told,
     caller: Option<Caller>,
     headers: &'a HeaderMap,
     access: &'a mut Access,
@@ -194,21 +196,25 @@ impl App {
             Access::begin((self.lane, self.slot, self.holder), address(client), ledger.clone(), id, &request);
         let (head, body) = request.into_parts();
         let origin = head.headers.get(ORIGIN);
-        let mut verdict = None;
-        let context =
-            Context { client, ledger: &ledger, origin, caller: None, headers: &head.headers, access: &mut access };
+        let mut verdict = Verdict::default();
+        let context = Context {
+            client,
+            ledger: &ledger,
+            origin,
+            told: Told::Nothing,
+            caller: None,
+            headers: &head.headers,
+            access: &mut access,
+        };
         let answer = match refusal {
             Some(refusal) => Err(Fault::from(refusal)),
             None if purpose == Purpose::Admin => self.operate(&head, &context),
             None => self.answer(&head, body, context, &mut verdict).await,
         };
-        let mut response = answer.unwrap_or_else(|fault| self.refuse(&fault, &head, client, &access));
+        let mut response = answer.unwrap_or_else(|fault| self.refuse(&fault, &head, (client, verdict.told()), &access));
         let headers = response.headers_mut();
-        if let Some(verdict) = &verdict {
-            verdict.headers(headers);
-        }
+        headers::fill(headers, access.id().header(), &verdict);
         spend::headers(&access, headers);
-        headers.insert(REQUEST_ID, access.id().header());
         if self.leaving.closing() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -224,7 +230,7 @@ impl App {
         head: &http::request::Parts,
         body: Incoming,
         mut context: Context<'_>,
-        verdict: &mut Option<Verdict>,
+        verdict: &mut Verdict,
     ) -> Answer {
         let found = route::find(&head.method, head.uri.path());
         context.access.found(found.map_or(tally::OTHER, Route::number));
@@ -244,7 +250,7 @@ impl App {
             Ok(Route::Live) => Ok(self.ok(Base::Plain, &context, Bytes::from_static(br#"{"status":"alive"}"#))),
             Ok(Route::Ready) => Ok(Box::pin(self.ready(&context)).await),
             Ok(Route::Root) => Ok(self.root(&context)),
-            Ok(Route::Page(file)) => Ok(file.response(self.headers.base(Base::Empty, context.origin), context.headers)),
+            Ok(Route::Page(file)) => Ok(file.response(self.base(Base::Empty, &context), context.headers)),
             Ok(Route::OpenApi) => Ok(self.ok(Base::Plain, &context, openapi::document())),
             Ok(Route::Preflight) => Ok(self.preflight(&context)),
             Ok(Route::Chat) => Box::pin(self.converse(body, context)).await,
@@ -271,7 +277,7 @@ impl App {
         let store = self.chat.store_works().await;
         let (ready, body) = status::ready(&self.chat, store, self.leaving.announced());
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let mut headers = self.headers.base(Base::Plain, context.origin);
+        let mut headers = self.base(Base::Plain, context);
         if !ready {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -281,7 +287,7 @@ impl App {
     /// The chat page for a browser, JSON for everyone else.
     fn root(&self, context: &Context<'_>) -> Response<Body> {
         let mut response = if page::wanted(context.headers) {
-            page::File::Index.response(self.headers.base(Base::Empty, context.origin), context.headers)
+            page::File::Index.response(self.base(Base::Empty, context), context.headers)
         } else {
             self.ok(Base::Plain, context, status::root(&self.chat, &self.plan, self.limiter.is_some()))
         };
@@ -290,17 +296,28 @@ impl App {
     }
 
     fn preflight(&self, context: &Context<'_>) -> Response<Body> {
-        let mut headers = self.headers.base(Base::Empty, context.origin);
+        let mut headers = self.base(Base::Empty, context);
         self.headers.preflight(&mut headers);
         with(StatusCode::NO_CONTENT, headers, Body::empty())
     }
 
     fn ok(&self, base: Base, context: &Context<'_>, body: Bytes) -> Response<Body> {
-        with(StatusCode::OK, self.headers.base(base, context.origin), Body::whole(body))
+        with(StatusCode::OK, self.base(base, context), Body::whole(body))
+    }
+
+    /// The headers that an answer begins with.
+    fn base(&self, base: Base, context: &Context<'_>) -> HeaderMap {
+        self.headers.base(base, context.told, context.origin)
     }
 
     /// The one place where a failure becomes a response.
-    fn refuse(&self, fault: &Fault, head: &http::request::Parts, client: Peer, access: &Access) -> Response<Body> {
+    fn refuse(
+        &self,
+        fault: &Fault,
+        head: &http::request::Parts,
+        (client, told): (Peer, Told),
+        access: &Access,
+    ) -> Response<Body> {
         let id = access.id().text();
         events::log_fault(fault, id);
         suspicious(fault, client, id);
@@ -309,8 +326,9 @@ impl App {
         // Of a refused head nobody knows what it asked for.
         let below = path.starts_with("/api/") || shape == Shape::OpenAi || matches!(fault.code, Code::Refused(_));
         let base = if below { Base::Api } else { Base::Plain };
-        let mut headers = self.headers.base(base, head.headers.get(ORIGIN));
-        if let Some(seconds) = fault.retry_after_s {
+        let mut headers = self.headers.base(base, told, head.headers.get(ORIGIN));
+        // A verdict that refuses puts it in itself.
+        if let Some(seconds) = fault.retry_after_s.filter(|_| told != Told::Refusal) {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if shape == Shape::OpenAi

@@ -41,6 +41,6 @@ impl App {
     }
 
     fn file(&self, file: File, context: &Context<'_>) -> Response<Body> {
-        file.response(self.headers.base(Base::Empty, context.origin), context.headers)
+        file.response(self.base(Base::Empty, context), context.headers)
     }
 }

@@ -31,7 +31,7 @@ impl App {
             Opened::Now(Relayed::Stream(relay)) => Body::relay(relay, id, Box::new(spend)),
             Opened::Later(opening) => Body::late_relay(opening, id, spend),
         };
-        Ok(with(StatusCode::OK, self.headers.base(Base::Events, context.origin), relay))
+        Ok(with(StatusCode::OK, self.base(Base::Events, &context), relay))
     }
 
     pub(super) async fn models(&self, context: Context<'_>) -> Answer {

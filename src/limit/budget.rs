@@ -88,7 +88,7 @@ impl Reservation {
         // Nobody waits for it; outside a runtime (a worker that ends) the reservation stands.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if remote.settle(client.identity(), &told).await.is_err() {
+                if remote.settle(client.name(), &told).await.is_err() {
                     owe(shared, &client, &ages_ms, plus);
                 }
             });

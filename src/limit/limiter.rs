@@ -1,6 +1,7 @@
 //! The limiter of one worker: the table, and before it Redis where there is one.
 
 use super::client::{Identity, Peer, counted};
+use super::name::Name;
 use super::plan::{Endpoint, Fallback, Plan, Route};
 use super::quota::Quota;
 use super::remote::Remote;
@@ -16,25 +17,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-/// Bytes of an API key's id that count.
-const KEY_BYTES_MAX: usize = 64;
 /// A refusal by windows of this length and more is confirmed now and then.
 const LONG_MS: u64 = 3_600_000;
 
 /// A client, ready to be counted.
 #[derive(Clone, Copy)]
 pub struct Client {
-    identity: [u8; KEY_BYTES_MAX + 1],
-    length: usize,
     hash: Hash,
+    name: Name,
     exempt: bool,
     /// The key's own limits among the rules' routes.
-    own: Option<usize>,
+    own: Option<u16>,
 }
 
 impl Client {
-    pub(super) fn identity(&self) -> &[u8] {
-        &self.identity[..self.length]
+    pub(super) fn name(&self) -> Name {
+        self.name
     }
 
     pub(super) fn hash(&self) -> Hash {
@@ -42,7 +40,7 @@ impl Client {
     }
 
     pub(super) fn own(&self) -> Option<usize> {
-        self.own
+        self.own.map(usize::from)
     }
 
     pub(super) fn is_exempt(&self) -> bool {
@@ -110,70 +108,71 @@ impl Limiter {
     }
 
     /// The client as it is counted.
+    #[inline]
     pub fn client(&self, identity: Identity<'_>) -> Client {
-        let identity_bytes = [0; KEY_BYTES_MAX + 1];
-        let mut client = Client { identity: identity_bytes, length: 1, hash: Hash::new(0), exempt: false, own: None };
-        let mut put = |kind: u8, bytes: &[u8]| {
-            let bytes = &bytes[..bytes.len().min(KEY_BYTES_MAX)];
-            client.identity[0] = kind;
-            client.identity[1..=bytes.len()].copy_from_slice(bytes);
-            client.length = 1 + bytes.len();
-        };
-        match identity {
-            Identity::Key(id) => put(b'k', id),
-            Identity::Peer(Peer::Unix) => put(b'u', &[]),
+        let (name, exempt) = match identity {
+            Identity::Key(id) => (Name::new(b'k', id), false),
+            Identity::Peer(Peer::Unix) => (Name::new(b'u', &[]), false),
             Identity::Peer(Peer::Address(address)) => {
-                match counted(address, self.shared.rules.v6_prefix) {
-                    IpAddr::V4(address) => put(b'4', &address.octets()),
-                    IpAddr::V6(address) => put(b'6', &address.octets()),
-                }
-                client.exempt = self.shared.rules.allow.iter().any(|range| range.contains(address));
+                let name = match counted(address, self.shared.rules.v6_prefix) {
+                    IpAddr::V4(address) => Name::v4(b'4', address),
+                    IpAddr::V6(address) => Name::v6(b'6', address),
+                };
+                (name, self.shared.rules.allow.iter().any(|range| range.contains(address)))
             }
-        }
-        client.hash = self.shared.hash(client.identity());
-        client
+        };
+        Client { hash: self.shared.hash(name), name, exempt, own: None }
     }
 
     /// A verified key as it is counted, by its own quotas where it has some that the plan knew of.
     pub fn key(&self, id: &[u8], quotas: &[Quota]) -> Client {
-        Client { own: self.shared.rules.of_key(quotas), ..self.client(Identity::Key(id)) }
+        let own = self.shared.rules.of_key(quotas).and_then(|at| u16::try_from(at).ok());
+        Client { own, ..self.client(Identity::Key(id)) }
     }
 
     fn route(&self, client: &Client, endpoint: Endpoint) -> (usize, &'static Route) {
-        let at = client.own.unwrap_or(endpoint as usize);
+        let at = client.own().unwrap_or(endpoint as usize);
         (at, &self.shared.rules.routes[at])
     }
 
     /// Decides about one request: at once where the shared memory can, else in one trip to Redis.
     pub async fn check(&self, client: &Client, endpoint: Endpoint) -> Verdict {
-        match self.check_now(client, endpoint, clock::monotonic_ms()) {
-            Some(verdict) => verdict,
-            None => self.check_remote(client, endpoint).await,
+        let mut verdict = Verdict::default();
+        match self.check_now(client, endpoint, clock::monotonic_ms(), &mut verdict) {
+            true => verdict,
+            false => self.check_remote(client, endpoint).await,
         }
     }
 
-    /// The decision, if no trip to Redis is needed for it: without Redis always. `now_ms` is monotonic.
-    pub fn check_now(&self, client: &Client, endpoint: Endpoint, now_ms: u64) -> Option<Verdict> {
+    /// The decision, if no trip to Redis is needed for it: without Redis always. `now_ms` is monotonic. True when it was
+    /// made: then it is in `verdict`, which is a new one; it is written in place, for copying it costs more than counting.
+    #[inline]
+    pub fn check_now(&self, client: &Client, endpoint: Endpoint, now_ms: u64, verdict: &mut Verdict) -> bool {
         let (now, (_, route)) = (Now::at(now_ms), self.route(client, endpoint));
-        let mut verdict = self.verdict(route, Source::Table, now);
         if client.exempt || route.limits.is_empty() {
-            return Some(verdict);
+            return true;
         }
-        match &self.remote {
-            None => {
-                let all = &self.shared.rules.all;
-                let admitted = self.shared.table.admit(client.hash, &route.limits, all, now, &mut verdict.standings);
-                verdict.outcome = self.outcome(admitted);
-            }
-            Some((remote, _)) if self.shared.breaker().is_open() || !remote.is_up() || self.settles(now) => {
-                return Some(self.stand_by(client, route, now, 1));
-            }
-            Some(_) if self.remembered_refusal(client, route, now, &mut verdict.standings) => {
-                verdict.outcome = self.outcome(false);
-            }
-            Some(_) => return None,
+        verdict.about(route, self.shared.rules.headers, now);
+        if self.remote.is_none() {
+            let all = &self.shared.rules.all;
+            let admitted = self.shared.table.admit(client.hash, &route.limits, all, now, &mut verdict.standings);
+            verdict.outcome = self.outcome(admitted);
+            return true;
         }
-        Some(verdict)
+        self.remembers(client, route, now, verdict)
+    }
+
+    /// What is known here of a client whom Redis decides about: what it refused, or everything while it is away.
+    fn remembers(&self, client: &Client, route: &'static Route, now: Now, verdict: &mut Verdict) -> bool {
+        if self.shared.breaker().is_open() || !self.is_up() || self.settles(now) {
+            *verdict = self.stand_by(client, route, now, 1);
+            return true;
+        }
+        let refused = self.remembered_refusal(client, route, now, &mut verdict.standings);
+        if refused {
+            verdict.outcome = self.outcome(false);
+        }
+        refused
     }
 
     /// Forgets a client's counts in the shared memory: what was refused, too.
@@ -193,7 +192,7 @@ impl Limiter {
 
     async fn reset_there(&self, client: &Client) -> bool {
         match &self.remote {
-            Some((remote, _)) => remote.forget(client.identity()).await.is_ok(),
+            Some((remote, _)) => remote.forget(client.name()).await.is_ok(),
             None => true,
         }
     }
@@ -206,7 +205,7 @@ impl Limiter {
         now.ms < changed_ms + super::breaker::SPAN_MS && !self.shared.breaker().is_quiet(now.ms)
     }
 
-    /// The decision by a trip to Redis, where [`Limiter::check_now`] had none: to be asked once for its `None`, which may
+    /// The decision by a trip to Redis, where [`Limiter::check_now`] had none: to be asked once for its `false`, which may
     /// have been the one that is let through.
     pub async fn check_remote(&self, client: &Client, endpoint: Endpoint) -> Verdict {
         let (at, route) = self.route(client, endpoint);
@@ -248,7 +247,7 @@ impl Limiter {
     ) -> Verdict {
         let (cost, now) = (tokens.unwrap_or(1), Now::at(clock::monotonic_ms()));
         let mends = self.mends(client, route, now);
-        let told = remote.decide(client.identity(), script, tokens, &mends.bytes).await;
+        let told = remote.decide(client.name(), script, tokens, &mends.bytes).await;
         let now = Now::at(clock::monotonic_ms());
         match told {
             Ok((admitted, standings)) => {
@@ -374,8 +373,9 @@ impl Limiter {
 
     /// A verdict to be filled.
     fn verdict(&self, route: &'static Route, source: Source, now: Now) -> Verdict {
-        let (standings, headers) = (Standings::default(), self.shared.rules.headers);
-        Verdict { outcome: Outcome::Exempt, source, route, standings, cost: 1, headers, decided_ms: now.ms }
+        let mut verdict = Verdict { source, ..Verdict::default() };
+        verdict.about(route, self.shared.rules.headers, now);
+        verdict
     }
 }
 

@@ -10,8 +10,9 @@
 //! quota     "10 per minute"            client   X-Forwarded-For, ranges, /64
 //! word      64 bits a limit            table    who owns a slot        tally   counting in it
 //! budget    tokens, reserved and settled
-//! operator  show and reset a client
-//! shared    the memory file            script   the decision in Lua    verdict outcome and headers
+//! operator  show and reset a client                name    a client's, and its hash
+//! shared    the memory file            script   the decision in Lua    verdict what was decided
+//!                                                 told    in headers
 //! target    REDIS_URL                  wire     one server, sentinels, a cluster; in clear or by TLS
 //! ```
 //!
@@ -23,6 +24,7 @@ pub mod breaker;
 pub mod budget;
 pub mod client;
 pub mod limiter;
+pub mod name;
 pub mod operator;
 pub mod plan;
 pub mod quota;
@@ -32,6 +34,7 @@ pub mod shared;
 pub mod table;
 pub mod tally;
 pub mod target;
+pub mod told;
 pub mod verdict;
 pub mod wire;
 pub mod word;
@@ -41,6 +44,7 @@ pub use limiter::{Client, Limiter};
 pub use plan::{Endpoint, Fallback, Mode, Plan};
 pub use shared::Shared;
 pub use target::Target;
+pub use told::Told;
 pub use verdict::{Outcome, Verdict};
 
 #[cfg(test)]

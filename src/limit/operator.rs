@@ -51,7 +51,7 @@ impl Limiter {
     /// How a client stands in every limit that it may be measured by. Counts are Redis's where it answers.
     pub async fn picture(&self, client: &Client) -> Value {
         let told = match self.remote() {
-            Some(remote) => remote.look(client.identity()).await.ok(),
+            Some(remote) => remote.look(client.name()).await.ok(),
             None => None,
         };
         let store = match (self.remote(), &told) {

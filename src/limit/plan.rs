@@ -4,7 +4,7 @@ use super::client::Cidr;
 use super::quota::Quota;
 use super::tally::APPLIED_MAX;
 use super::target::Target;
-use super::verdict::{Policy, policy_header};
+use super::verdict::{Policy, policy_header, violations};
 use super::word::Limit;
 use http::HeaderValue;
 use std::io;
@@ -145,6 +145,8 @@ pub struct Route {
     pub policies: Vec<Policy>,
     /// The `RateLimit-Policy` field, made once.
     pub policy: HeaderValue,
+    /// What a refusal names, by the bits of the limits that are full.
+    pub violations: Vec<String>,
 }
 
 /// The plan over the words of the table.
@@ -251,6 +253,11 @@ fn lay_out(plan: &Plan, directory: &mut [u32]) -> io::Result<Vec<Limit>> {
 }
 
 impl Route {
+    /// No limits at all.
+    pub const fn nowhere() -> Route {
+        Route { limits: Vec::new(), policies: Vec::new(), policy: HeaderValue::from_static(""), violations: Vec::new() }
+    }
+
     fn of(plan: &Plan, endpoint: Endpoint, all: &[Limit]) -> Route {
         let scope = match endpoint {
             Endpoint::Api => 0,
@@ -282,8 +289,8 @@ impl Route {
 
     fn over(limits: Vec<Limit>) -> Route {
         let policies: Vec<Policy> = limits.iter().map(|limit| Policy::new(limit, prefix(limit.id))).collect();
-        let policy = policy_header(&policies);
-        Route { limits, policies, policy }
+        let (policy, violations) = (policy_header(&policies), violations(&policies));
+        Route { limits, policies, policy, violations }
     }
 }
 

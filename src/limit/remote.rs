@@ -8,6 +8,7 @@
 //! Nothing is tried twice: a call that timed out may have counted. The crate's own reconnecting and script loading are
 //! not used: it would not leave a master that became a replica, and loads scripts with a command that proxies block.
 
+use super::name::Name;
 use super::script::{Record, SETTLE, Script, records};
 use super::shared::{Shared, Word};
 use super::tally::Standings;
@@ -89,14 +90,14 @@ impl Remote {
     /// See [`Fault`]; it has been counted against the breaker.
     pub async fn decide(
         &self,
-        identity: &[u8],
+        name: Name,
         script: &Script,
         cost: Option<u32>,
         mending: &[u8],
     ) -> Result<(bool, Standings), Fault> {
         let Some(mut live) = self.live() else { return Err(Fault::Away) };
         self.shared.word(Word::Calls).fetch_add(1, SeqCst);
-        let key = key_of(live.secret, identity);
+        let key = key_of(live.secret, name);
         let asking = async {
             match ask(&mut live.wire, (script.sha(), script.text()), &key, (cost, mending)).await? {
                 Value::BulkString(bytes) => script.reply(&bytes).ok_or_else(no_decision),
@@ -110,9 +111,9 @@ impl Remote {
     ///
     /// # Errors
     /// See [`Fault`]; it has been counted against the breaker.
-    pub async fn settle(&self, identity: &[u8], settling: &[u8]) -> Result<(), Fault> {
+    pub async fn settle(&self, name: Name, settling: &[u8]) -> Result<(), Fault> {
         let Some(mut live) = self.live() else { return Err(Fault::Away) };
-        let key = key_of(live.secret, identity);
+        let key = key_of(live.secret, name);
         let asking = ask(&mut live.wire, (self.settle.get_hash(), SETTLE), &key, (None, settling));
         self.answered(timeout(Duration::from_millis(ANSWER_MS_MAX), asking).await, live.number).map(drop)
     }
@@ -134,10 +135,10 @@ impl Remote {
     ///
     /// # Errors
     /// See [`Fault`].
-    pub async fn forget(&self, identity: &[u8]) -> Result<(), Fault> {
+    pub async fn forget(&self, name: Name) -> Result<(), Fault> {
         let Some(mut live) = self.live() else { return Err(Fault::Away) };
         let mut forget = cmd("DEL");
-        forget.arg(key_of(live.secret, identity));
+        forget.arg(key_of(live.secret, name));
         let limit = Duration::from_millis(CONNECT_MS_MAX);
         timeout(limit, live.wire.send(&forget)).await.map_err(|_| Fault::Late)??;
         Ok(())
@@ -147,10 +148,10 @@ impl Remote {
     ///
     /// # Errors
     /// See [`Fault`].
-    pub async fn look(&self, identity: &[u8]) -> Result<Vec<(Record, u64)>, Fault> {
+    pub async fn look(&self, name: Name) -> Result<Vec<(Record, u64)>, Fault> {
         let Some(mut live) = self.live() else { return Err(Fault::Away) };
         let mut read = cmd("GET");
-        read.arg(key_of(live.secret, identity));
+        read.arg(key_of(live.secret, name));
         let looking = async {
             let value = live.wire.send(&read).await?;
             let now_ms = match live.wire.send(&cmd("TIME")).await? {
@@ -349,9 +350,10 @@ fn leaves(error: &RedisError) -> bool {
 }
 
 /// `rl:1:` and 128 bits of the client's keyed hash: no address stands in Redis.
-fn key_of(secret: [u64; 2], identity: &[u8]) -> String {
+fn key_of(secret: [u64; 2], name: Name) -> String {
     let mut hasher = SipHasher24::new_with_keys(secret[0], secret[1]);
-    hasher.write(identity);
+    let (bytes, length) = name.bytes();
+    hasher.write(&bytes[..length]);
     let mut key = String::with_capacity(PREFIX.len() + 22);
     key.push_str(PREFIX);
     // Six bits a character: a million keys are 15 MiB shorter than in hexadecimal.

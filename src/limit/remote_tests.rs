@@ -4,7 +4,7 @@ use super::plan::{Endpoint, Fallback, Plan};
 use super::quota;
 use super::shared::Word;
 use super::testing::{Server, admitted, machine, plan, port, someone, unconnected, until};
-use super::verdict::{Outcome, Source};
+use super::verdict::{Outcome, Source, Verdict};
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -53,7 +53,7 @@ async fn one_call_a_request_and_a_refusal_leaves_no_trace() {
     let verdict = other.check(&someone(&other, 1), Endpoint::Api).await;
     assert_eq!((verdict.outcome, verdict.source), (Outcome::Refused, Source::Redis));
     assert_eq!(verdict.lines().map(|line| line.count).collect::<Vec<_>>(), [3, 3, 3]);
-    assert_eq!(verdict.violated().collect::<Vec<_>>(), ["hour"]);
+    assert_eq!(verdict.violated(), "hour");
     assert!(verdict.retry_after_s().unwrap() > 3_590);
 }
 
@@ -204,7 +204,7 @@ async fn a_busy_redis_is_stood_in_for() {
         );
     until("busy", || {
         let client = someone(&limiter, 2);
-        limiter.check_now(&client, Endpoint::Api, crate::sys::clock::monotonic_ms());
+        limiter.check_now(&client, Endpoint::Api, crate::sys::clock::monotonic_ms(), &mut Verdict::default());
         true
     })
     .await;
@@ -262,9 +262,13 @@ async fn an_operators_reset_takes_effect() {
     // This machine remembers the refusal, and asks again some seconds later.
     let client = someone(&limiter, 1);
     let began = crate::sys::clock::monotonic_ms();
-    assert!(limiter.check_now(&client, Endpoint::Api, began).is_some_and(|verdict| !verdict.admitted()));
-    assert!(limiter.check_now(&client, Endpoint::Api, began + 5_100).is_none(), "it is due to ask");
-    assert!(limiter.check_now(&client, Endpoint::Api, began + 5_101).is_some(), "once");
+    let told = |now_ms| {
+        let mut verdict = Verdict::default();
+        limiter.check_now(&client, Endpoint::Api, now_ms, &mut verdict).then_some(verdict)
+    };
+    assert!(told(began).is_some_and(|verdict| !verdict.admitted()));
+    assert!(told(began + 5_100).is_none(), "it is due to ask");
+    assert!(told(began + 5_101).is_some(), "once");
     assert!(limiter.reset(&client).await);
     assert_eq!(admitted(&limiter, &client, 5).await, 3);
 }

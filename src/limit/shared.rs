@@ -7,12 +7,11 @@
 //! `carry` is a second, smaller table: what was admitted here while Redis was away, owed to it on its return.
 
 use super::breaker::Breaker;
+use super::name::Name;
 use super::plan::{Plan, Rules, limits_needed};
 use super::table::{Hash, LIMITS_MAX, LINE, Pressure, Table, words_needed};
 use super::word::Now;
 use crate::sys::shm::Words;
-use siphasher::sip128::{Hasher128, SipHasher13};
-use std::hash::Hasher;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -148,11 +147,10 @@ impl Shared {
         Ok(Shared { words, file, table, carry, rules: compile(words, plan, &[])?, seed })
     }
 
-    /// The client's place in the table: a keyed hash of what identifies it.
-    pub fn hash(&self, identity: &[u8]) -> Hash {
-        let mut hasher = SipHasher13::new_with_keys(self.seed[0], self.seed[1]);
-        hasher.write(identity);
-        Hash::new(hasher.finish128().as_u128())
+    /// The client's place in the table: a keyed hash of its name.
+    #[inline]
+    pub fn hash(&self, name: Name) -> Hash {
+        Hash::new(name.hash(self.seed))
     }
 
     /// The breaker before Redis.
@@ -246,7 +244,13 @@ mod tests {
 
     fn admit(shared: &Shared, now_ms: u64) -> bool {
         let limits = &shared.rules.route(Endpoint::Chat).limits;
-        shared.table.admit(shared.hash(b"me"), limits, &shared.rules.all, Now::at(now_ms), &mut Default::default())
+        shared.table.admit(
+            shared.hash(Name::new(b'k', b"me")),
+            limits,
+            &shared.rules.all,
+            Now::at(now_ms),
+            &mut Default::default(),
+        )
     }
 
     #[test]

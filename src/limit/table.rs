@@ -67,7 +67,6 @@ pub struct Hash {
     /// The hash's 48 bits, above 16 bits for a nonce.
     pub(super) tag: u64,
     buckets: [u32; 2],
-    way: usize,
 }
 
 impl Hash {
@@ -76,11 +75,16 @@ impl Hash {
         let (high, low) = ((bits >> 64) as u64, bits as u64);
         // The top 16 bits are the words' fingerprint, where 0 is nobody.
         let tag = if low >> 48 == 0 { low | 1 << 48 } else { low } & !NONCE_MASK;
-        Hash { tag, buckets: [high as u32, (high >> 32) as u32], way: (high >> 61) as usize }
+        Hash { tag, buckets: [high as u32, (high >> 32) as u32] }
     }
 
     pub(super) fn print(self) -> u16 {
         print(self.tag)
+    }
+
+    /// The client's own place in a bucket.
+    fn way(self) -> usize {
+        self.buckets[1] as usize >> 29
     }
 }
 
@@ -161,15 +165,22 @@ impl<C: Cell> Table<C> {
     }
 
     /// The client's slot; a new one, or a shared one, if it has none. `limits` are all limits that words may hold.
+    ///
+    /// Of each bucket the client's own place is looked at first, both at once: neither has to wait for the other's line
+    /// of memory.
     #[inline]
     pub fn find_or_claim(&self, hash: Hash, limits: &[Limit], now: Now) -> Slot {
-        match self.first_place(hash) {
-            Some((at, tag)) if tag == hash.tag => Slot { at, tag },
-            _ => self.enter(hash, limits, now),
+        let places = self.buckets_of(hash).map(|bucket| self.place(hash, bucket, 0));
+        let tags = places.map(|at| self.cells[at].get());
+        for (at, tag) in places.into_iter().zip(tags) {
+            if tag == hash.tag {
+                return Slot { at, tag };
+            }
         }
+        self.enter(hash, limits, now)
     }
 
-    #[cold]
+    #[inline(never)]
     fn enter(&self, hash: Hash, limits: &[Limit], now: Now) -> Slot {
         for _ in 0..TRIES_MAX {
             match self.first_place(hash) {
@@ -212,12 +223,11 @@ impl<C: Cell> Table<C> {
     }
 
     fn place(&self, hash: Hash, bucket: usize, step: usize) -> usize {
-        let way = (hash.way + step) % WAYS;
+        let way = (hash.way() + step) % WAYS;
         LINE + (bucket * WAYS + way) * self.stride
     }
 
-    /// [`Table::places`]'s first of this client, without an iterator's cost: every request comes here.
-    #[inline]
+    /// [`Table::places`]'s first of this client, without an iterator's cost.
     fn first_place(&self, hash: Hash) -> Option<(usize, u64)> {
         let buckets = self.buckets_of(hash);
         for step in 0..WAYS {

@@ -27,6 +27,9 @@ pub const APPLIED_MAX: usize = 8;
 /// The standings of a request's limits, in their order.
 pub type Standings = [Standing; APPLIED_MAX];
 
+/// Their words.
+type Words = [u64; APPLIED_MAX];
+
 enum Commit {
     Counted,
     Full,
@@ -56,10 +59,11 @@ impl<C: Cell> Table<C> {
     ) -> bool {
         for _ in 0..TRIES_MAX {
             let slot = self.find_or_claim(hash, all, now);
-            if self.look(slot, limits, now, cost, standings) {
+            let mut seen = [0; APPLIED_MAX];
+            if self.look_at(slot, limits, now, cost, standings, &mut seen) {
                 return false;
             }
-            match self.commit(hash, slot, limits, now, cost, standings) {
+            match self.commit(hash, slot, limits, now, cost, (standings, &seen)) {
                 Commit::Counted => return true,
                 Commit::Full => {
                     self.look(slot, limits, now, cost, standings);
@@ -74,11 +78,26 @@ impl<C: Cell> Table<C> {
     /// How `limits` stand, written to `standings`; true when one of them has no room for `cost`. Writes no word.
     #[inline]
     pub fn look(&self, slot: Slot, limits: &[Limit], now: Now, cost: u32, standings: &mut Standings) -> bool {
+        self.look_at(slot, limits, now, cost, standings, &mut [0; APPLIED_MAX])
+    }
+
+    /// The same; the words as they were `seen` are where counting begins.
+    #[inline]
+    fn look_at(
+        &self,
+        slot: Slot,
+        limits: &[Limit],
+        now: Now,
+        cost: u32,
+        standings: &mut Standings,
+        seen: &mut Words,
+    ) -> bool {
         let mut full = false;
-        for (limit, standing) in limits.iter().zip(standings) {
-            let held = self.held(slot, limit, now);
-            full |= !has_room(limit, held.map_or(0, |held| held.count), cost);
+        for ((limit, standing), seen) in limits.iter().zip(standings).zip(seen) {
+            *seen = self.word(slot, limit).get();
+            let held = limit.read(*seen, print_of(slot), now);
             *standing = held.map_or_else(Standing::default, |held| standing_of(limit, held));
+            full |= !has_room(limit, standing.count, cost);
         }
         full
     }
@@ -160,10 +179,6 @@ impl<C: Cell> Table<C> {
         taken
     }
 
-    fn held(&self, slot: Slot, limit: &Limit, now: Now) -> Option<Held> {
-        limit.read(self.word(slot, limit).get(), print_of(slot), now)
-    }
-
     #[inline]
     fn commit(
         &self,
@@ -172,12 +187,21 @@ impl<C: Cell> Table<C> {
         limits: &[Limit],
         now: Now,
         cost: u32,
-        standings: &mut Standings,
+        (standings, seen): (&mut Standings, &Words),
     ) -> Commit {
         let mut written = [0; APPLIED_MAX];
-        for (number, limit) in limits.iter().enumerate().take(APPLIED_MAX) {
+        for (number, (((limit, standing), seen), written_here)) in
+            limits.iter().zip(standings).zip(seen).zip(&mut written).enumerate()
+        {
+            // A live window that nobody touched since it was looked at, as nearly always: one swap, nothing read again.
+            let more = seen + u64::from(cost);
+            if standing.count > 0 && self.word(slot, limit).replace(*seen, more) {
+                *written_here = more;
+                standing.count += cost;
+                continue;
+            }
             match self.count(slot, limit, now, cost) {
-                Ok((word, standing)) => (written[number], standings[number]) = (word, standing),
+                Ok((word, new)) => (*written_here, *standing) = (word, new),
                 Err(why) => {
                     self.undo(slot, &limits[..number], &written, cost);
                     return why;

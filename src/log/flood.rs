@@ -77,7 +77,7 @@ pub fn security(what: Security, client: Option<IpAddr>, fields: &[(&str, &str)])
     sink.board.log()[what.word()].fetch_add(1, Relaxed);
     let (passed, ended) = {
         let mut floods = FLOODS.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = floods.take(what, client, clock::monotonic_ms());
+        let answer = floods.take(what, client, clock::coarse_ms());
         DUE_MS.store(floods.due_ms, Relaxed);
         answer
     };
@@ -152,7 +152,11 @@ impl Floods {
     /// True when the event is to be logged, and the floods that have ended meanwhile.
     fn take(&mut self, what: Security, client: Option<IpAddr>, now_ms: u64) -> (bool, Vec<Ended>) {
         let ended = if now_ms >= self.due_ms { self.end(now_ms) } else { Vec::new() };
-        let known = self.open.contains_key(&(what, client)) || self.open.len() < CLIENTS_MAX;
+        if let Some(window) = self.open.get_mut(&(what, client)) {
+            window.suppressed += 1;
+            return (false, ended);
+        }
+        let known = self.open.len() < CLIENTS_MAX;
         let mut passed = false;
         let window = self.open.entry((what, if known { client } else { None })).or_insert_with(|| {
             passed = true;

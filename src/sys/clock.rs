@@ -12,3 +12,17 @@ pub fn monotonic() -> Duration {
 pub fn monotonic_ms() -> u64 {
     monotonic().as_millis() as u64
 }
+
+/// [`monotonic_ms`] as the kernel's last tick had it: up to 10 ms ago, for a quarter of the price.
+pub fn coarse_ms() -> u64 {
+    told_ms(ClockId::CLOCK_MONOTONIC_COARSE)
+}
+
+/// Milliseconds since 1970 as the kernel's last tick had them.
+pub fn epoch_coarse_ms() -> u64 {
+    told_ms(ClockId::CLOCK_REALTIME_COARSE)
+}
+
+fn told_ms(clock: ClockId) -> u64 {
+    clock_gettime(clock).map(Duration::from).unwrap_or_default().as_millis() as u64
+}

@@ -5,7 +5,7 @@ import openai
 from langchain_openai import ChatOpenAI
 
 base, part = sys.argv[1:3]
-model = ChatOpenAI(base_url=base, api_key="sk-nobody-0000", model="any", max_retries=0, timeout=20, stream_usage=True)
+model = ChatOpenAI(base_url=base, api_key="sk-nobody-0000", model="any", max_retries=0, timeout=60, stream_usage=True)
 
 
 def good():

@@ -16,7 +16,7 @@ use super::head::{Limits, Refusal, is_authority};
 use super::headers::{Base, REQUEST_ID};
 use super::strict::Ledger;
 use super::{App, address};
-use crate::limit::Peer;
+use crate::limit::{Peer, Told};
 use crate::listener::Purpose;
 use crate::log::{self, Security};
 use crate::sys::clock;
@@ -109,7 +109,7 @@ fn far_too_large(app: &App, peer: Peer) -> HeaderMap {
     let id = app.ids.of(&HeaderMap::new());
     let reason = Fault::from(Refusal::HeadTooLarge).outside;
     log::security(Security::Oversize, address(peer), &[("reason", &reason), ("request_id", id.text())]);
-    let mut headers = app.headers.base(Base::Empty, None);
+    let mut headers = app.headers.base(Base::Empty, Told::Nothing, None);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REQUEST_ID, id.header());
     headers

@@ -16,11 +16,18 @@ const LEAD_BYTES: usize = 160;
 const DEPTH_MAX: usize = 5;
 
 impl Shadow {
+    /// Where the shadow of `text` begins; nothing when nothing in it is escaped.
+    pub(super) fn begins(text: &[u8]) -> Option<usize> {
+        first_escape(text).map(|first| first.saturating_sub(LEAD_BYTES))
+    }
+
     /// The shadow of `text` from a little before its first escape on; none when nothing in it is escaped.
     pub(super) fn of(text: &[u8]) -> Option<Shadow> {
         let first = first_escape(text)?;
         let from = first.saturating_sub(LEAD_BYTES);
-        let mut shadow = Shadow { text: Vec::with_capacity(text.len() - from), stretches: vec![(0, from as u32)] };
+        let length = text.len() - from;
+        let mut shadow = Shadow { text: Vec::with_capacity(length), stretches: Vec::with_capacity(2 + length / 2) };
+        shadow.stretches.push((0, from as u32));
         shadow.text.extend_from_slice(&text[from..first]);
         let mut at = first;
         while at < text.len() {
@@ -32,14 +39,23 @@ impl Shadow {
                 }
                 None => {
                     let from = at;
-                    at = introducer(text, at + 1).unwrap_or(text.len());
-                    shadow.stretches.push((shadow.text.len() as u32, from as u32));
+                    at = introducer(text, past(text, at)).unwrap_or(text.len());
+                    shadow.stretch(from);
                     shadow.text.extend_from_slice(&text[from..at]);
                 }
             }
         }
         shadow.stretches.push((shadow.text.len() as u32, text.len() as u32));
         Some(shadow)
+    }
+
+    /// What comes next lies at `there` in the original: a stretch of its own, unless the last one goes on.
+    fn stretch(&mut self, there: usize) {
+        let here = self.text.len() as u32;
+        let goes_on = self.stretches.last().is_some_and(|(from, at)| here - from == there as u32 - at);
+        if !goes_on {
+            self.stretches.push((here, there as u32));
+        }
     }
 
     /// How many escapes and stretches between them it was made of.
@@ -70,27 +86,45 @@ fn first_escape(text: &[u8]) -> Option<usize> {
         if escape(text, at).is_some() {
             return Some(at);
         }
-        // A run of them is one question, not one for each.
-        let same = text[at..].iter().take_while(|byte| **byte == text[at]).count();
-        at = introducer(text, at + same)?;
+        at = introducer(text, past(text, at))?;
     }
+}
+
+/// Behind what begins no escape at `at`: a run of backslashes is one question, not one for each; of a longer one than
+/// an escape may have, its end is another.
+fn past(text: &[u8], at: usize) -> usize {
+    if text[at] != b'\\' {
+        return at + 1;
+    }
+    let same = text[at..].iter().take_while(|byte| **byte == b'\\').count();
+    at + if same > SLASHES_MAX { (same - SLASHES_MAX).max(1) } else { same }
 }
 
 /// The first byte at or after `from` that may begin an escape. Whole blocks without one are passed over; in others each
 /// byte is looked at, for there may be many.
 fn introducer(text: &[u8], from: usize) -> Option<usize> {
-    let near = text.len().min(from + 8);
-    if let Some(at) = (from..near).find(|at| begins(text, *at)) {
-        return Some(at);
+    let introduces = |byte: &u8| matches!(byte, b'%' | b'\\' | b'&');
+    let mut at = from;
+    loop {
+        let near = text.len().min(at + 8);
+        at = match text.get(at..near)?.iter().position(introduces) {
+            Some(steps) => at + steps,
+            None => swift(text, near)?,
+        };
+        if begins(text, at) {
+            return Some(at);
+        }
+        at = past(text, at);
     }
-    let mut at = near;
+}
+
+/// The first byte at or after `at` that introduces escapes, looked for in blocks.
+fn swift(text: &[u8], mut at: usize) -> Option<usize> {
+    let introduces = |byte: &u8| matches!(byte, b'%' | b'\\' | b'&');
     loop {
         let block = text.get(at..text.len().min(at + BLOCK_BYTES)).filter(|block| !block.is_empty())?;
-        if block.iter().fold(false, |any, byte| any | matches!(byte, b'%' | b'\\' | b'&')) {
-            let found = (at..at + block.len()).find(|at| begins(text, *at));
-            if found.is_some() {
-                return found;
-            }
+        if block.iter().fold(false, |any, byte| any | introduces(byte)) {
+            return block.iter().position(introduces).map(|steps| at + steps);
         }
         at += block.len();
     }
@@ -98,18 +132,40 @@ fn introducer(text: &[u8], from: usize) -> Option<usize> {
 
 const BLOCK_BYTES: usize = 32;
 
-/// True where an escape may begin: the next byte fits.
+/// True where an escape may begin: the next bytes fit.
 fn begins(text: &[u8], at: usize) -> bool {
     match (text[at], text.get(at + 1)) {
-        (b'%', Some(next)) => next.is_ascii_hexdigit(),
-        (b'\\', Some(next)) => matches!(next, b'u' | b'x' | b'/' | b'\\'),
-        (b'&', Some(next)) => matches!(next, b'#' | b'a'..=b'z'),
+        (b'%', Some(next)) => nibble(*next).is_some() && text.get(at + 2).is_some_and(|low| nibble(*low).is_some()),
+        (b'\\', Some(_)) => {
+            let after = text[at..].iter().take(SLASHES_MAX + 1).take_while(|byte| **byte == b'\\').count();
+            match text.get(at + after) {
+                Some(b'u') => text[at + after + 1..].starts_with(b"00"),
+                next => matches!(next, Some(b'x' | b'/')),
+            }
+        }
+        (b'&', Some(next)) => {
+            let second = text.get(at + 2).copied().unwrap_or(0);
+            matches!(
+                (*next, second),
+                (b'#', _) | (b'q', b'u') | (b'a', b'm' | b'p') | (b'l' | b'g', b't') | (b'e', b'q')
+            )
+        }
         _ => false,
     }
 }
 
 /// The byte that the escape at `at` stands for in the end, and the escape's end.
 fn escape(text: &[u8], at: usize) -> Option<(u8, usize)> {
+    if !begins(text, at) {
+        return None;
+    }
+    // Most are a percent sign and two digits, and stand for nothing that is an escape again.
+    if let [b'%', high, low, ..] = text[at..] {
+        let byte = nibble(high)? << 4 | nibble(low)?;
+        if !matches!(byte, b'%' | b'&' | b'\\') {
+            return Some((byte, at + 3));
+        }
+    }
     let (mut byte, mut end) = follow(text, text[at], at + 1, false)?;
     for _ in 1..DEPTH_MAX {
         match follow(text, byte, end, true) {
@@ -177,14 +233,26 @@ fn backslash(text: &[u8], at: usize) -> Option<(u8, usize)> {
     byte.is_ascii().then_some((byte, end))
 }
 
+#[inline]
 fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
+    let value = NIBBLES[usize::from(digit)];
+    (value < 16).then_some(value)
 }
+
+const NIBBLES: [u8; 256] = {
+    let mut nibbles = [16; 256];
+    let mut digit = 0;
+    while digit < 256 {
+        nibbles[digit] = match digit as u8 {
+            byte @ b'0'..=b'9' => byte - b'0',
+            byte @ b'a'..=b'f' => byte - b'a' + 10,
+            byte @ b'A'..=b'F' => byte - b'A' + 10,
+            _ => 16,
+        };
+        digit += 1;
+    }
+    nibbles
+};
 
 #[cfg(test)]
 mod tests {
@@ -210,6 +278,14 @@ mod tests {
             (b"https:\\/\\/x", b"https://x"),
         ] {
             assert_eq!(Shadow::of(text).unwrap().text, clear);
+        }
+    }
+
+    #[test]
+    fn an_escape_behind_any_run_of_backslashes_is_undone() {
+        for slashes in 1..64 {
+            let text = ["%41".as_bytes(), &vec![b'\\'; slashes], b"u0042"].concat();
+            assert!(Shadow::of(&text).unwrap().text.ends_with(b"B"), "{slashes}");
         }
     }
 

@@ -2,16 +2,17 @@
 
 use super::Finds;
 use super::keys::{self, Found};
+use super::makers::{SHAPES, Shape};
 use super::pem::{self, Pem};
 use super::schemes;
 use super::text::{self, Text};
-use super::tokens::{self, EXACT, INFIXES, Memo, SHAPES};
+use super::tokens::{self, EXACT, INFIXES, Memo};
 use super::values::Strength;
 
 /// Who looks at a hit.
 #[derive(Clone, Copy)]
 pub(super) enum Family {
-    Shape(&'static tokens::Shape),
+    Shape(&'static Shape),
     Infix(&'static tokens::Infix),
     Exact(&'static [(u16, usize)]),
     Sid,
@@ -159,7 +160,7 @@ impl Family {
     pub(super) fn cost(self) -> usize {
         match self {
             Family::Dot => 10,
-            Family::Shape(_) | Family::Infix(_) | Family::Exact(_) | Family::Sid | Family::Jwt => 16,
+            Family::Shape(_) | Family::Infix(_) | Family::Exact(_) | Family::Sid => 16,
             _ => 30,
         }
     }

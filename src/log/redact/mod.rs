@@ -6,7 +6,7 @@
 //! line with %41, \u0041, &quot; ── its shadow, decoded ── same ──┴─ merged, each becomes [REDACTED]
 //! ```
 //!
-//! Families: [`tokens`] (makers' prefixes), [`keys`] (a name and its value; [`values`] says whether it is one),
+//! Families: [`tokens`] (prefixes of [`makers`]), [`keys`] (one of [`names`] and its value; [`values`] says whether it is one),
 //! [`schemes`] (Bearer, Basic, headers, URLs), [`pem`]. Everything is linear in the line, and nothing is remembered
 //! but a [`Trail`] of a few numbers: a key's lines, a form's part, a block of YAML.
 //! Deliberately absent: entropy guesses; they take hashes, ids and pictures for secrets.
@@ -14,6 +14,8 @@
 mod decode;
 mod keys;
 mod literals;
+mod makers;
+mod names;
 mod pem;
 mod schemes;
 mod text;
@@ -123,7 +125,7 @@ impl Redactor {
         let mut finds = Finds::default();
         let spent = match self.scan(line, 0, &mut finds) {
             Ok(spent) => self.shadow(line, spent, &mut finds),
-            Err(at) => Err(if Shadow::of(line).is_some() { 0 } else { at }),
+            Err(at) => Err(if Shadow::begins(line).is_some() { 0 } else { at }),
         };
         if let Err(at) = spent {
             wary::rest(line, at, &mut finds);
@@ -137,6 +139,11 @@ impl Redactor {
 
     /// Looks at the line with its escapes undone, and leads what it finds back to the line.
     fn shadow(&self, line: &[u8], spent: usize, finds: &mut Finds) -> Result<usize, usize> {
+        let Some(from) = Shadow::begins(line) else { return Ok(spent) };
+        // To read it a second time is worth it where the first was easy: both together must not take much longer.
+        if spent > EASY_MIN + line.len() / EASY_BYTES {
+            return Err(from);
+        }
         let Some(shadow) = Shadow::of(line) else { return Ok(spent) };
         let mut found = Finds::default();
         let end = self.scan(&shadow.text, spent + ESCAPE_COST * shadow.escapes(), &mut found);
@@ -149,7 +156,7 @@ impl Redactor {
 
     /// One scan. Returns what it spent; or where it stopped, because looking closer cost more than the text is worth.
     fn scan(&self, text: &[u8], spent: usize, finds: &mut Finds) -> Result<usize, usize> {
-        let worth = SPENT_MIN + text.len() * SPENT_A_BYTE;
+        let worth = SPENT_MIN + text.len() * SPENT_EIGHT_BYTES / 8;
         let text = Text::new(text, spent);
         let mut memo = tokens::Memo::default();
         let (mut state, mut covered) = (self.start, 0..0);
@@ -195,10 +202,13 @@ impl Redactor {
     }
 }
 
-/// What may be spent on looking closer: so much for a line, so much for each of its bytes. A line of this program or
+/// What may be spent on looking closer: so much for a line, so much for eight of its bytes. A line of this program or
 /// of a server needs a tenth of it; whoever writes lines that need more gets them back with more missing.
-const SPENT_MIN: usize = 800;
-const SPENT_A_BYTE: usize = 2;
+const SPENT_MIN: usize = 700;
+const SPENT_EIGHT_BYTES: usize = 12;
+/// The same for a line with escapes before it is read again without them: so much, and one for so many bytes.
+const EASY_MIN: usize = 500;
+const EASY_BYTES: usize = 4;
 /// What a find costs, and an escape to undo.
 const FOUND_COST: usize = 40;
 const ESCAPE_COST: usize = 5;
@@ -240,3 +250,5 @@ fn cut_out(line: &[u8], mut ranges: Vec<Found>) -> Vec<u8> {
 
 #[cfg(test)]
 mod corpus;
+#[cfg(test)]
+mod samples;

@@ -110,6 +110,31 @@ pub(super) fn part_begins(text: &[u8], at: usize) -> bool {
     word_begins(text, at) || (text[at].is_ascii_uppercase() && text[at - 1].is_ascii_lowercase())
 }
 
+/// Counters of eight bits in one word: a look at a byte is a sum and no branch.
+const LANE: u32 = 8;
+const DIGIT: u64 = 1;
+const LOWER: u64 = 1 << LANE;
+const UPPER: u64 = 1 << (2 * LANE);
+const SYMBOL: u64 = 1 << (3 * LANE);
+/// From the lane of capitals to that of capitals within words.
+const INNER: u32 = 2 * LANE;
+
+const KINDS: [u64; 256] = {
+    let mut kinds = [SYMBOL; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        kinds[byte] = match byte as u8 {
+            b'0'..=b'9' => DIGIT,
+            b'a'..=b'z' => LOWER,
+            b'A'..=b'Z' => UPPER,
+            b'_' | b'-' | b'.' => 0,
+            _ => SYMBOL,
+        };
+        byte += 1;
+    }
+    kinds
+};
+
 /// What kinds of characters a word has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mix {
@@ -125,22 +150,15 @@ pub(super) struct Mix {
 impl Mix {
     /// Looks at the first 32 bytes: random text shows by then.
     pub(super) fn of(word: &[u8]) -> Mix {
-        let mut mix = Mix::default();
-        let mut before = b' ';
+        let (mut counts, mut before) = (0u64, 0);
         for byte in word.iter().take(32) {
-            match byte {
-                b'0'..=b'9' => mix.digits += 1,
-                b'a'..=b'z' => mix.lower += 1,
-                b'A'..=b'Z' => {
-                    mix.upper += 1;
-                    mix.inner_upper += usize::from(alnum(before));
-                }
-                b'_' | b'-' | b'.' => {}
-                _ => mix.symbols += 1,
-            }
-            before = *byte;
+            let kind = KINDS[*byte as usize];
+            counts += kind + ((kind & before) << INNER);
+            // A capital behind a letter or digit is one within a word.
+            before = (kind << (2 * LANE) | kind << LANE | kind) & UPPER;
         }
-        mix
+        let lane = |at: u32| (counts >> (at * LANE) & 0xff) as usize;
+        Mix { digits: lane(0), lower: lane(1), upper: lane(2), symbols: lane(3), inner_upper: lane(4) }
     }
 
     /// Digits beside letters, or capitals within words beside small letters: what random text has and prose has not.
