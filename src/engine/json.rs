@@ -270,7 +270,7 @@ mod tests {
                 let wished = [b'"', b'}', b']', b',', b':', 0][usize::from(wish)];
                 let byte = match object.after(&[wished]) {
                     Some(_) if wished != 0 => Some(wished),
-                    _ => (0..=127u16).map(|at| ((at + choice) % 128) as u8).find(|byte| object.after(&[*byte]).is_some()),
+                    _ => (0..=127u16).map(|at| (at.wrapping_add(choice) % 128) as u8).find(|byte| object.after(&[*byte]).is_some()),
                 };
                 let Some(byte) = byte else { break };
                 object = object.after(&[byte]).unwrap();
