@@ -184,6 +184,8 @@ impl State {
         for id in old {
             self.drain(now, id, self.shape.request_timeout, Duration::ZERO, "it was replaced by a reload");
         }
+        // Of the new generation, in a place that was taken away meanwhile.
+        self.drain_surplus(now);
         self.enter(Phase::Running);
         self.upgrade_done();
     }

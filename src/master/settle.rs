@@ -30,8 +30,9 @@ impl State {
                 self.settle_former_engines(now);
                 self.settle_store(now);
                 self.settle_workers(now);
-                self.settle_upgrade(now);
                 self.settle_roll(now);
+                // After a reload that has just ended, for which it waited.
+                self.settle_upgrade(now);
                 self.settle_recycle(now);
                 self.settle_announcement();
             }
@@ -77,7 +78,7 @@ impl State {
     }
 
     /// Workers that no place holds: taken away by TTOU, or of an older generation once the new one stands.
-    fn drain_surplus(&mut self, now: Duration) {
+    pub(super) fn drain_surplus(&mut self, now: Duration) {
         let rolling = self.roll.is_some();
         let surplus: Vec<ChildId> = self
             .roster

@@ -71,6 +71,8 @@ impl State {
     /// What the process shall be replaced by, as soon as nothing else is to be done.
     pub(super) fn way(&self) -> Option<Way> {
         match &self.upgrade {
+            // A reload that was being read when the proof began goes on to its end first.
+            _ if self.roll.is_some() => None,
             Some(Upgrade::Proven) => Some(Way::Forward),
             Some(Upgrade::Returning(_)) => Some(Way::Back),
             _ => None,

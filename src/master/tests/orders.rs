@@ -104,9 +104,16 @@ impl World {
 
     /// Everybody does what he was told, until there is nothing left to do.
     fn come_to_rest(&mut self) {
+        let mut quiet = 0;
         for _ in 0..5_000 {
-            if self.finished.is_some() || !self.obey() {
+            if self.finished.is_some() || quiet > 2 {
                 return;
+            }
+            quiet = if self.obey() { 0 } else { quiet + 1 };
+            // The master looks at every loop once a second, whatever happens.
+            if quiet > 0 {
+                self.now += Duration::from_secs(1);
+                self.on(Event::Tick);
             }
         }
         panic!("no rest: {:?} {:?}", self.state.phase(), self.alive);
@@ -116,7 +123,9 @@ impl World {
         assert_eq!((self.finished, self.state.phase()), (None, Phase::Running), "{what}");
         assert!(self.state.all_ready(), "{what}");
         assert_eq!(self.pids(Kind::Worker).len(), self.state.places.len(), "{what}");
-        assert!(self.state.recycle.is_none() && self.state.roll.is_none() && !self.state.upgrading(), "{what}");
+        let (recycle, roll, upgrade) = (&self.state.recycle, &self.state.roll, self.state.upgrade_stage());
+        let told = format!("{what}: {recycle:?} {roll:?} {upgrade:?} {:?}", self.alive);
+        assert!(recycle.is_none() && roll.is_none() && upgrade.is_none(), "{told}");
         assert_eq!((self.pids(Kind::Log).len(), self.pids(Kind::Engine).len()), (1, 1), "{what}");
     }
 
@@ -347,9 +356,11 @@ proptest! {
         world.on(Event::Start);
         for (which, obeyed, millis) in orders {
             world.hear(SIGNALS[which].clone());
+            world.end_killed();
             (0..obeyed).for_each(|_| _ = world.obey());
             world.now += MS * u32::from(millis);
             world.hear(Event::Tick);
+            world.end_killed();
         }
         world.hear(SIGNALS[last].clone());
         let told = world.now;
@@ -377,15 +388,20 @@ impl World {
         }
     }
 
-    /// Nobody does what he is told; the kernel ends who is killed.
+    /// The kernel ends who is killed, at once.
+    fn end_killed(&mut self) {
+        while let Some(at) = self.killed.iter().position(|(_, signal)| *signal == Signal::SIGKILL) {
+            let (pid, _) = self.killed.swap_remove(at);
+            if self.alive.contains_key(&pid) && self.finished.is_none() {
+                self.end(pid, How::Signal(9));
+            }
+        }
+    }
+
+    /// Nobody does what he is told.
     fn only_kills_end(&mut self) {
         while self.finished.is_none() {
-            let killed = std::mem::take(&mut self.killed);
-            for (pid, _) in killed.into_iter().filter(|(_, signal)| *signal == Signal::SIGKILL) {
-                if self.alive.contains_key(&pid) {
-                    self.end(pid, How::Signal(9));
-                }
-            }
+            self.end_killed();
             let next = self.state.deadline(self.now).filter(|_| self.finished.is_none());
             next.into_iter().for_each(|next| {
                 self.now = next;
