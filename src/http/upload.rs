@@ -34,10 +34,7 @@ impl http_body::Body for Upload {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(body) = &mut self.inner else { return Poll::Ready(None) };
         let frame = Pin::new(body).poll_frame(cx);
         if let Poll::Ready(Some(Err(_))) = frame {
