@@ -2,15 +2,14 @@
 
 use super::fault::{Code, Fault};
 use super::headers::Base;
-use super::{Answer, App, Context, Phase, events, internal, principal, route, with};
+use super::{Answer, App, Context, Phase, Upload, events, internal, principal, route, with};
 use crate::chat::Delta;
 use crate::chat::ask::{Ask, ModeChange, check_session_id};
 use http::StatusCode;
-use hyper::body::Incoming;
 use serde_json::json;
 
 impl App {
-    pub(super) async fn converse(&self, body: Incoming, mut context: Context<'_>) -> Answer {
+    pub(super) async fn converse(&self, body: Upload, mut context: Context<'_>) -> Answer {
         let bytes = self.read(body, &mut context).await?;
         let ask = Ask::parse(&bytes)?;
         let streamed = ask.stream;
@@ -52,7 +51,7 @@ impl App {
         Ok(self.ok(Base::Api, &context, body.to_string().into()))
     }
 
-    pub(super) async fn set_mode(&self, body: Incoming, mut context: Context<'_>) -> Answer {
+    pub(super) async fn set_mode(&self, body: Upload, mut context: Context<'_>) -> Answer {
         let change = ModeChange::parse(&self.read(body, &mut context).await?)?;
         context.access.waits_for(Phase::Store);
         self.chat.set_mode(&change, principal(&context)).await?;

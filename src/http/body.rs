@@ -7,6 +7,7 @@ use super::head::Refusal;
 use super::ids::Id;
 use super::spend::Spend;
 use super::strict::{Ledger, Times};
+use super::upload::Upload;
 use super::v1;
 use crate::board::held::Phase;
 use crate::chat::upstream::{KEEP_ALIVE, Relay, Relayed};
@@ -15,7 +16,6 @@ use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -207,7 +207,7 @@ impl Intake {
     /// # Errors
     /// 415, 413 (told from the length alone when there is one), 503 when the worker holds too much already, 400 when
     /// the body is malformed or breaks off, 408 when the sweeper found it too slow.
-    pub async fn json(&self, headers: &HeaderMap, body: Incoming, ledger: &Ledger) -> Result<Bytes, Fault> {
+    pub async fn json(&self, headers: &HeaderMap, body: Upload, ledger: &Ledger) -> Result<Bytes, Fault> {
         if !is_json(headers) {
             let text = "Send the body as JSON, with the header Content-Type: application/json.";
             return Err(Fault::new(Code::UnsupportedMediaType, text));
@@ -251,7 +251,7 @@ impl Intake {
 
 /// Reads a body that no sweeper watches; `None`: it is too slow.
 async fn timed(
-    mut body: Limited<Incoming>,
+    mut body: Limited<Upload>,
     times: &Times,
 ) -> Option<Result<Bytes, Box<dyn std::error::Error + Send + Sync>>> {
     let began = Instant::now();

@@ -35,6 +35,7 @@ mod spend;
 mod status;
 pub mod strict;
 pub mod tls;
+mod upload;
 mod v1;
 
 use crate::board::held::{Holder, Phase};
@@ -66,6 +67,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use strict::{Ledger, Times};
 use tokio::time::Instant;
+use upload::Upload;
 
 /// What a worker's front is made of.
 #[derive(Clone, Debug)]
@@ -195,6 +197,8 @@ impl App {
         let mut access =
             Access::begin((self.lane, self.slot, self.holder), address(client), ledger.clone(), id, &request);
         let (head, body) = request.into_parts();
+        let linger = (head.version == Version::HTTP_2).then(|| Duration::from_millis(self.plan.times.linger_ms_max));
+        let body = Upload::new(body, linger);
         let origin = head.headers.get(ORIGIN);
         let mut verdict = Verdict::default();
         let context = Context {
@@ -228,7 +232,7 @@ impl App {
     async fn answer(
         &self,
         head: &http::request::Parts,
-        body: Incoming,
+        body: Upload,
         mut context: Context<'_>,
         verdict: &mut Verdict,
     ) -> Answer {
@@ -264,7 +268,7 @@ impl App {
         }
     }
 
-    async fn read(&self, body: Incoming, context: &mut Context<'_>) -> Result<Bytes, Fault> {
+    async fn read(&self, body: Upload, context: &mut Context<'_>) -> Result<Bytes, Fault> {
         context.access.waits_for(Phase::Body);
         let bytes = self.intake.json(context.headers, body, context.ledger).await?;
         context.access.waits_for(Phase::Work);

@@ -2,7 +2,7 @@
 
 use super::events::{self, Opened};
 use super::headers::Base;
-use super::{Answer, App, Context, Incoming, with};
+use super::{Answer, App, Context, Upload, with};
 use crate::chat::upstream::Relayed;
 use crate::http::body::Body;
 use http::StatusCode;
@@ -12,7 +12,7 @@ use http::header::HeaderName;
 pub const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 impl App {
-    pub(super) async fn complete(&self, body: Incoming, mut context: Context<'_>) -> Answer {
+    pub(super) async fn complete(&self, body: Upload, mut context: Context<'_>) -> Answer {
         let ask = self.chat.read(self.read(body, &mut context).await?)?;
         let streamed = ask.stream;
         let reply_tokens = ask.tokens_max.unwrap_or(self.chat.tokens_max());

@@ -10,6 +10,7 @@ mod wire;
 use crate::heads::has_headers;
 use crate::support::{Answer, Server};
 use std::process::Command;
+use std::time::{Duration, Instant};
 use wire::{Client, Expect, Said, frame};
 
 /// One row: a name, the frames behind the preface and its SETTINGS, and what must come.
@@ -80,6 +81,44 @@ fn windows_hold_back_what_does_not_fit() {
     client.send(&frame(8, 0, 1, &[0, 0, 0x10, 0]));
     let said = client.until(|said| matches!(said, Said::Data(1, _, true) | Said::Closed));
     assert!(matches!(said.last(), Some(Said::Data(1, bytes, true)) if *bytes > 1), "{said:?}");
+}
+
+/// A POST without a media type is answered before its body comes; what came up to the answer's end.
+fn answered_early(server: &Server) -> (Client, Vec<Said>) {
+    let mut client = Client::open(&server.address);
+    client.send(&frame(1, 4, 1, &wire::POST[..wire::POST.len() - 19]));
+    let said = client.until(|said| matches!(said, Said::Data(1, _, true)));
+    assert!(said.contains(&Said::Status(1, 415)), "{said:?}");
+    (client, said)
+}
+
+#[test]
+fn an_answer_that_does_not_wait_for_the_body_is_not_followed_by_a_reset() {
+    let server = Server::start(&[("HTTP2_CLEAR", "true")]);
+    let began = Instant::now();
+    let (mut client, mut said) = answered_early(&server);
+    client.send(&[frame(0, 1, 1, b"{}"), frame(6, 0, 0, b"12345678")].concat());
+    said.extend(client.until(|said| matches!(said, Said::Pong)));
+    // The body is waited for two seconds: a machine that took as long shows nothing.
+    let in_time = began.elapsed() < Duration::from_secs(1);
+    assert!(!said.iter().any(|said| matches!(said, Said::Reset(_))) || !in_time, "{said:?}");
+    // Whoever waited would have got it now.
+    client.send(&frame(1, 5, 3, wire::GET));
+    let said = client.until(|said| matches!(said, Said::Data(3, _, true)));
+    assert!(!said.contains(&Said::Reset(0)) || !in_time, "{said:?}");
+}
+
+#[test]
+fn a_body_that_never_ends_is_not_waited_for() {
+    let server = Server::start(&[("HTTP2_CLEAR", "true")]);
+    let (mut client, mut said) = answered_early(&server);
+    if !said.contains(&Said::Reset(0)) {
+        said.extend(client.until(|said| matches!(said, Said::Reset(_) | Said::Goaway(_))));
+    }
+    assert_eq!(said.last(), Some(&Said::Reset(0)), "{said:?}");
+    client.send(&frame(1, 5, 3, wire::GET));
+    let said = client.until(|said| matches!(said, Said::Data(3, _, true)));
+    assert!(matches!(said.last(), Some(Said::Data(3, _, true))), "{said:?}");
 }
 
 /// A head of so many fields of 4,000 bytes: the first one goes into the table, the others are a byte each.

@@ -29,8 +29,8 @@ use std::time::Duration;
 
 /// One read; larger than hyper's first buffer, and small enough to stay in a core's cache.
 const SCRATCH_BYTES: usize = 32 * 1024;
-/// What is thrown away at most after the last answer.
-const LINGER_BYTES_MAX: u64 = 1024 * 1024;
+/// What is thrown away at most after the last answer, in bytes.
+pub const LINGER_BYTES_MAX: u64 = 1024 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
