@@ -104,6 +104,19 @@ impl Access {
         clock::monotonic().saturating_sub(self.began)
     }
 
+    /// Copies what it keeps of the request's head: else a stream would hold hyper's buffer of 8 KiB that the head
+    /// came in for as long as it runs.
+    pub fn detach(&mut self) {
+        self.uri = Uri::try_from(self.uri.path()).unwrap_or_default();
+        let copied = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
+        self.user_agent = self.user_agent.as_ref().and_then(copied);
+        if let Id::Given(id) = &mut self.id
+            && let Some(copy) = copied(id)
+        {
+            *id = copy;
+        }
+    }
+
     /// The request's id.
     pub fn id(&self) -> &Id {
         &self.id

@@ -97,7 +97,10 @@ impl Body {
     }
 
     /// The access record ends with this body, or when it is dropped.
-    pub fn recorded(mut self, access: Box<Access>) -> Body {
+    pub fn recorded(mut self, mut access: Box<Access>) -> Body {
+        if !matches!(self.content, Content::Empty | Content::Whole(_)) {
+            access.detach();
+        }
         access.waits_for(match self.content {
             Content::Empty | Content::Whole(_) => Phase::Answer,
             Content::Late(_) => Phase::Upstream,
