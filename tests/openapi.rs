@@ -30,7 +30,9 @@ fn the_program_does_what_its_document_says() {
         .args(["run", &format!("http://{}/openapi.json", server.address)])
         // Keys are off here, so nothing can be refused for want of one; and what is blank differs between languages.
         .args(["--checks", "all", "--exclude-checks", "ignored_auth,negative_data_rejection"])
-        .args(["--max-examples", "20", "--seed", "1", "--workers", "2", "--generation-database", "none", "--no-color"])
+        .args(["--max-examples", "20", "--seed", "1", "--generation-database", "none", "--no-color"])
+        // Python 3.11 cannot parse in two threads at once: "AST constructor recursion depth mismatch".
+        .args(["--workers", "1"])
         .current_dir(&server.home)
         .output()
         .unwrap();
