@@ -111,6 +111,7 @@ fn random(head: &[u8]) -> bool {
     let mix = Mix::of(head);
     mix.random() && head.split(|byte| !alnum(*byte)).any(|part| part.len() >= 6 && Mix::of(part).random())
         || head.len() >= 20 && mix.digits > 3 && mix.lower + mix.upper > 3
+        || head.len() >= 20 && 2 * mix.digits + mix.inner_upper > 3 && mix.lower > 2
         || head.len() >= 30 && head.iter().all(u8::is_ascii_alphanumeric)
 }
 
