@@ -4,10 +4,10 @@
 //! The kernel wakes every loop that waits on a shared socket, and the first one up wins: plain shared accept gave 7
 //! of 8 kept connections to one worker. So a loop takes one only while no live worker carries less by more than one
 //! (then whoever is up first may have it, and nobody sleeps on it); who declines looks again in a millisecond, or when
-//! one of its own connections has ended. Within a worker the connections stay together until one loop has [`LANE_LEAD`] more than the
-//! next: a loop with many finds several requests each time it is woken, and the second thread sleeps until it is
-//! needed (measured with 64 connections and 2 cores: 10 % more requests a second). Where the workers alone keep all
-//! cores busy, it is needed late: there more threads than cores only wait for each other.
+//! one of its own connections has ended. Within a worker the connections stay together until one loop has [`LANE_LEAD`]
+//! more than the next: a loop with many finds several requests each time it is woken, and the second thread sleeps until
+//! it is needed (measured with 64 connections and 2 cores: 10 % more requests a second). Where the workers alone keep
+//! all cores busy, it is needed late: there more threads than cores only wait for each other.
 
 use crate::board::{Board, Lane, Slot};
 use std::time::Duration;
