@@ -196,7 +196,7 @@ fn bare(text: &Text<'_>, at: usize, name: &Name, lead: &Lead, strength: Strength
         return None;
     }
     if lead.context == Context::Call {
-        return enclosed(text, at, &name, strength);
+        return enclosed(text, at, name, strength);
     }
     if matches!(text.get(at), Some(b'|' | b'>')) {
         return block(text, at);

@@ -166,7 +166,7 @@ fn other_scheme(value: &[u8], word: usize, rest: usize, credentials: &[u8]) -> O
     let end = rest + credentials.len();
     let alone = value[end..].trim_ascii().is_empty() || (end < value.len() && credentials.contains(&b'='));
     let random = credentials.len() >= 8 && Mix::of(credentials).random() && !values::looks_code(credentials);
-    (named && alone && random && !values::prose(&value[..end])).then(|| rest..value.len())
+    (named && alone && random && !values::prose(&value[..end])).then_some(rest..value.len())
 }
 
 /// The end of `name="value", …`: the line's, or inside a JSON string the quote that has no backslash.

@@ -18,8 +18,8 @@ pub(super) fn rest(line: &[u8], at: usize, finds: &mut Finds) {
     let floor = at.min(line.len()).saturating_sub(BACK_BYTES);
     let mut from =
         line[..floor].iter().rev().take(BACK_BYTES).position(|byte| ends(*byte)).map_or(floor, |n| floor - n);
-    let mut letters = 0;
-    for at in from..=line.len() {
+    let (first, mut letters) = (from, 0);
+    for at in first..=line.len() {
         let kind = line.get(at).map_or(END, |byte| KINDS[usize::from(*byte)]);
         if kind != END {
             letters += usize::from(kind);
