@@ -2,7 +2,7 @@
 
 use super::makers::Needs::{Capitals, Length, Random, RandomWord};
 use super::makers::{
-    ALNUM, CLASSES, DASH, DIGIT, DOT, DOTTED, LOWER, NAME, SLASHED, Shape, TILDE, UNDERSCORE, UPPER, URL_SAFE,
+    ALNUM, CLASSES, DASH, DIGIT, DOT, DOTTED, LOWER, NAME, REST, Shape, TILDE, UNDERSCORE, UPPER, URL_SAFE,
 };
 use super::text::{Mix, Text, alnum, find, run, short_run, url_safe, word_begins};
 use std::ops::Range;
@@ -140,15 +140,15 @@ pub(super) const INFIXES: &[Infix] = &[
     Infix { word: "T3BlbkFJ", alphabet: URL_SAFE, before: (8, LONG), after: (8, LONG), head: any },
     Infix { word: "JQQJ9", alphabet: ALNUM, before: (52, 52), after: (27, 27), head: any },
     Infix { word: "AzSe", alphabet: ALNUM, before: (42, 42), after: (6, 6), head: any },
-    Infix { word: "AzFu", alphabet: SLASHED, before: (44, 44), after: (6, 8), head: any },
-    Infix { word: "ACDb", alphabet: SLASHED, before: (76, 76), after: (6, 8), head: base64 },
-    Infix { word: "APIM", alphabet: SLASHED, before: (76, 76), after: (6, 8), head: base64 },
-    Infix { word: "+ASt", alphabet: SLASHED, before: (76, 76), after: (6, 8), head: base64 },
-    Infix { word: "+ACR", alphabet: SLASHED, before: (42, 42), after: (6, 6), head: base64 },
-    Infix { word: "+ASb", alphabet: SLASHED, before: (33, 33), after: (5, 8), head: base64 },
-    Infix { word: "+AEh", alphabet: SLASHED, before: (33, 33), after: (5, 8), head: base64 },
-    Infix { word: "AIoT", alphabet: SLASHED, before: (33, 33), after: (5, 8), head: base64 },
-    Infix { word: "AzCa", alphabet: SLASHED, before: (33, 33), after: (5, 8), head: base64 },
+    Infix { word: "AzFu", alphabet: ALNUM | REST, before: (44, 44), after: (6, 8), head: any },
+    Infix { word: "ACDb", alphabet: ALNUM | REST, before: (76, 76), after: (6, 8), head: base64 },
+    Infix { word: "APIM", alphabet: ALNUM | REST, before: (76, 76), after: (6, 8), head: base64 },
+    Infix { word: "+ASt", alphabet: ALNUM | REST, before: (76, 76), after: (6, 8), head: base64 },
+    Infix { word: "+ACR", alphabet: ALNUM | REST, before: (42, 42), after: (6, 6), head: base64 },
+    Infix { word: "+ASb", alphabet: ALNUM | REST, before: (33, 33), after: (5, 8), head: base64 },
+    Infix { word: "+AEh", alphabet: ALNUM | REST, before: (33, 33), after: (5, 8), head: base64 },
+    Infix { word: "AIoT", alphabet: ALNUM | REST, before: (33, 33), after: (5, 8), head: base64 },
+    Infix { word: "AzCa", alphabet: ALNUM | REST, before: (33, 33), after: (5, 8), head: base64 },
     Infix { word: "_mmk", alphabet: NAME, before: (36, 36), after: (0, 0), head: any },
     Infix { word: "NRAL", alphabet: ALNUM, before: (36, 36), after: (0, 0), head: u8::is_ascii_hexdigit },
     Infix { word: "-us", alphabet: DIGIT, before: (32, 32), after: (1, 2), head: u8::is_ascii_hexdigit },
