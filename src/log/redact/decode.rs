@@ -200,11 +200,11 @@ const BLOCK_BYTES: usize = 32;
 const SWIFT_BYTES: usize = 4;
 /// What an escape costs to undo, and what looks like one and is none, in nanoseconds.
 const ESCAPE_COST: usize = 4;
-const WORDY_COST: usize = 11;
+const WORDY_COST: usize = 13;
 const PLAIN_COST: usize = 5;
 /// So few bytes are taken over one by one.
 const SHORT_BYTES: usize = 12;
-const FAILED_COST: usize = 4;
+const FAILED_COST: usize = 9;
 
 /// What it costs to make a shadow of nothing, and to scan eight bytes of one.
 const MADE_COST: usize = 60;
