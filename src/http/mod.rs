@@ -161,9 +161,10 @@ impl App {
         })
     }
 
-    /// Ends connections that wait for too long; to be called once a second.
+    /// Ends connections that wait for too long, upstreams' included; to be called once a second.
     pub fn sweep(&self) {
         self.connections.sweep(&self.plan.times);
+        self.chat.sweep();
     }
 
     /// The limiter, for whoever keeps its connection to Redis.
