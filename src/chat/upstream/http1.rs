@@ -47,7 +47,9 @@ impl Head {
                 &mut fields,
             );
             match parsed.map_err(|_| Malformed("the head is no HTTP/1"))? {
-                httparse::Status::Partial if bytes.len() > HEAD_BYTES_MAX => return Err(Malformed("the head is too long")),
+                httparse::Status::Partial if bytes.len() > HEAD_BYTES_MAX => {
+                    return Err(Malformed("the head is too long"));
+                }
                 httparse::Status::Partial => return Ok(None),
                 httparse::Status::Complete(length) => skipped += length,
             }
@@ -100,7 +102,8 @@ impl Told {
             }
             self.chunked = true;
         } else if name.eq_ignore_ascii_case("connection") {
-            self.closes |= value.split(|byte| *byte == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"));
+            self.closes |=
+                value.split(|byte| *byte == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"));
         } else if name.eq_ignore_ascii_case("content-type") {
             const EVENTS: &[u8] = b"text/event-stream";
             self.streams = value.get(..EVENTS.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS));
@@ -336,8 +339,16 @@ mod tests {
         assert_eq!(chunked(text), Ok((b"abc0123456789".to_vec(), true, 0)));
         assert_eq!(chunked("0\r\n\r\nHTTP"), Ok((vec![], true, 4)));
         assert_eq!(chunked("3\r\nab"), Ok((b"ab".to_vec(), false, 0)));
-        for wrong in ["\r\n", "g\r\n", "-1\r\n", "3\nabc\n", "3\r\nabcd\r\n", "3;x\nabc", "11112222333344445\r\n", "0\r\nx\n\r\n"]
-        {
+        for wrong in [
+            "\r\n",
+            "g\r\n",
+            "-1\r\n",
+            "3\nabc\n",
+            "3\r\nabcd\r\n",
+            "3;x\nabc",
+            "11112222333344445\r\n",
+            "0\r\nx\n\r\n",
+        ] {
             assert!(chunked(wrong).is_err(), "{wrong:?}");
         }
         let long = format!("3;{}\r\nabc", "x".repeat(ASIDE_BYTES_MAX as usize + 1));

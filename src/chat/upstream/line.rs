@@ -140,7 +140,9 @@ impl Asking<'_> {
                 Poll::Ready(Ok(Ok(Some(answer)))) => return Poll::Ready(Ok(answer)),
                 Poll::Ready(Ok(Err(broken))) => return Poll::Ready(Err(broken)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Io(error))),
-                Poll::Pending => return self.failed.take().map_or(Poll::Pending, |error| Poll::Ready(Err(Broken::Io(error)))),
+                Poll::Pending => {
+                    return self.failed.take().map_or(Poll::Pending, |error| Poll::Ready(Err(Broken::Io(error))));
+                }
             }
         }
     }
@@ -281,7 +283,10 @@ impl Body {
     /// See [`Broken`].
     pub async fn whole(mut self, bytes_max: usize) -> Result<Bytes, Broken> {
         let first = self.data().await.transpose()?.unwrap_or_default();
-        if self.is_done() && first.len() <= bytes_max {
+        if first.len() > bytes_max {
+            return Err(Broken::Long);
+        }
+        if self.is_done() {
             return Ok(first);
         }
         let mut whole = BytesMut::from(first);
@@ -329,3 +334,6 @@ impl Pool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

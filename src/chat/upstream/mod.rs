@@ -25,8 +25,8 @@ use super::wire::{ErrorBody, Models, Request};
 use crate::sys::clock;
 use bytes::Bytes;
 use connector::{Connector, Place};
-use http1::Head;
 use http::header::{HeaderName, HeaderValue};
+use http1::Head;
 use line::{Body, Broken, Line, Message, Pool};
 use rest::Rest;
 use std::io::Write;
@@ -210,7 +210,7 @@ impl Upstream {
 
     /// The next to ask: in order of preference, those that rest at the end. `tried` has a bit for each.
     fn next(&self, tried: &mut u64) -> Option<(&Way, &Rest)> {
-        let now_ms = clock::monotonic_ms();
+        let now_ms = clock::coarse_ms();
         let open = |at: &usize| *tried & (1 << at) == 0;
         let all = 0..self.ways.len();
         let rested = all.clone().filter(open).find(|at| self.rests[*at].is_over(now_ms));
@@ -221,8 +221,10 @@ impl Upstream {
 
     async fn send(&self, way: &Way, wish: Wish, body: &Bytes, call: &Call) -> Result<Answer, Error> {
         // An answer in one piece has no first token: its head comes when all is generated.
-        let first_token = Instant::now() + self.limits.first_token;
-        let until = if wish == Wish::Whole { call.deadline } else { call.deadline.min(first_token) };
+        let until = match wish {
+            Wish::Whole => call.deadline,
+            Wish::Stream | Wish::Models => call.deadline.min(Instant::now() + self.limits.first_token),
+        };
         let answer = timeout_at(until, way.ask(wish, body, call));
         let answer = answer.await.map_err(|_| Error::Timeout("the upstream's first token"))??;
         let (head, body) = answer;
@@ -286,7 +288,7 @@ impl Way {
         match &begun {
             Ok(_) | Err(Error::Refused(_) | Error::ContextLength(_)) => rest.worked(),
             Err(Error::NotReady(_) | Error::Upstream(_) | Error::Timeout(_)) => {
-                let news = rest.failed(clock::monotonic_ms());
+                let news = rest.failed(clock::coarse_ms());
                 if let (true, Err(error)) = (news, &begun) {
                     tracing::warn!(upstream = self.target.authority.as_str(), reason = %error, "an upstream failed");
                 }
