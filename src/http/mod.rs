@@ -11,6 +11,7 @@
 
 pub mod access;
 mod admission;
+mod again;
 mod api;
 pub mod auth;
 pub mod body;
@@ -43,7 +44,7 @@ use crate::board::{Board, Lane, tally};
 use crate::chat::Chat;
 use crate::chat::session::Principal;
 use crate::chat::upstream::Call;
-use crate::limit::{Limiter, Peer, Told, Trusted, Verdict};
+use crate::limit::{Limiter, Outcome, Peer, Told, Trusted, Verdict};
 use crate::listener::Purpose;
 use crate::log::{self, Security};
 use crate::sys::clock;
@@ -186,7 +187,7 @@ impl App {
     /// # Errors
     /// None: a failure is a response too.
     pub async fn serve(
-        &self,
+        self: &Arc<App>,
         (peer, purpose): (Peer, Purpose),
         ledger: Arc<Ledger>,
         request: Request<Incoming>,
@@ -226,6 +227,9 @@ impl App {
             h2::without_body(&mut response);
         }
         access.status = response.status().as_u16();
+        if verdict.outcome == Outcome::Refused {
+            self.once_more(&head, (client, &access), response.headers());
+        }
         Ok(response.map(|body| body.recorded(access)))
     }
 

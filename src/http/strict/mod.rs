@@ -9,16 +9,20 @@
 //!   refused body:  hyper gets an error; whoever reads the body asks the ledger why
 //!   hyper ──► socket; at the end a client that still sends is drained, so that a reset does not eat the answer
 //! ```
-//! A connection holds no buffer of its own unless a head came in parts. No clock is read on a request that came and went whole.
+//! A connection holds no buffer of its own unless a head came in parts, or its last requests were refused ([`again`]). No clock
+//! is read on a request that came and went whole.
 //!
 //! Deliberately absent: timers (a sweeper orders through the [`Ledger`]), TLS, and every thought about what a request means.
 
+mod again;
 mod io;
 mod ledger;
 
+pub use again::Again;
 pub use ledger::{Ledger, MARKER, MARKER_PATH, Overdue, Phase, Times};
 
 use super::head::{Limits, Place, Refusal, Scanner};
+use again::Kept;
 use hyper::rt::ReadBufCursor;
 use nix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
@@ -54,6 +58,12 @@ pub struct Strict<S> {
     stalled: bool,
     shut: bool,
     waker: Option<Waker>,
+    /// Answers that have ended and are written.
+    flushed: u64,
+    kept: Option<Box<Kept>>,
+    /// Of answers that were given here.
+    owed: Vec<u8>,
+    unflushed: bool,
 }
 
 /// How the reading side goes on.
@@ -87,6 +97,10 @@ impl<S> Strict<S> {
             stalled: false,
             shut: false,
             waker: None,
+            flushed: 0,
+            kept: None,
+            owed: Vec::new(),
+            unflushed: false,
         }
     }
 
@@ -101,8 +115,12 @@ impl<S> Strict<S> {
             return self.hold(fresh);
         }
         self.came(fresh);
+        let before = self.scanner.requests();
         let scan = self.scanner.scan(fresh);
         cursor.put_slice(&fresh[..scan.pass]);
+        if self.ledger.wants_kept() {
+            self.keep(fresh, scan.pass, before);
+        }
         self.held.extend_from_slice(&fresh[scan.pass..]);
         self.judged(scan.refusal);
     }
