@@ -159,3 +159,6 @@ impl<S: AsyncWrite + Unpin> Strict<S> {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,7 +58,7 @@ pub struct Strict<S> {
     stalled: bool,
     shut: bool,
     waker: Option<Waker>,
-    /// Answers that have ended and are written.
+    /// Answers that have ended and are written: hyper forgets what it has not written when it hears of the client's end.
     flushed: u64,
     kept: Option<Box<Kept>>,
     /// Of answers that were given here.
@@ -190,7 +190,7 @@ impl<S> Strict<S> {
 
     /// The socket has ended.
     fn ended(&mut self) {
-        let owed = !self.ledger.answered_all(self.scanner.requests());
+        let owed = self.flushed < self.scanner.requests();
         self.end = if owed && self.scanner.place() != Place::Body { End::Leaving } else { End::Eof };
         if self.end == End::Leaving {
             self.phase = Phase::Leaving;
@@ -200,7 +200,7 @@ impl<S> Strict<S> {
 
     /// Whether a client that ended its side has nothing more to get.
     fn left(&self) -> bool {
-        self.ledger.answered_all(self.scanner.requests()) || self.ledger.order() == Some(Overdue::Leaving)
+        self.flushed >= self.scanner.requests() || self.ledger.order() == Some(Overdue::Leaving)
     }
 
     /// Tells the ledger what is waited for; a clock is read only when that is new and not idleness.
