@@ -43,7 +43,8 @@ impl App {
         (peer, access): (Peer, &Access),
         fields: &HeaderMap,
     ) {
-        let stays = head.headers.get(CONNECTION).is_none_or(|token| token.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
+        let stays =
+            head.headers.get(CONNECTION).is_none_or(|token| token.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
         if self.door.is_some() || head.version != Version::HTTP_11 || head.method == Method::HEAD || !stays {
             return;
         }
@@ -91,7 +92,8 @@ impl Again for Repeat {
     fn again(&self, ledger: &Arc<Ledger>, answer: &mut Vec<u8>) -> bool {
         let (app, mut verdict) = (&self.app, Verdict::default());
         let now_ms = clock::coarse_ms();
-        let refused = |limiter: &limit::Limiter| limiter.still_refuses(&self.client, self.endpoint, now_ms, &mut verdict);
+        let refused =
+            |limiter: &limit::Limiter| limiter.still_refuses(&self.client, self.endpoint, now_ms, &mut verdict);
         if app.leaving.closing() || !app.limiter.as_ref().is_some_and(refused) {
             return false;
         }

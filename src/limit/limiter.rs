@@ -299,7 +299,8 @@ impl Limiter {
         if self.remote.is_none() {
             return true;
         }
-        let asked = self.confirmation(route, standings).is_none_or(|limit| self.shared.table.is_marked(slot, &limit, now));
+        let asked =
+            self.confirmation(route, standings).is_none_or(|limit| self.shared.table.is_marked(slot, &limit, now));
         asked && !self.shared.breaker().is_open() && self.is_up() && !self.settles(now)
     }
 

@@ -59,7 +59,8 @@ fn who_goes_on_after_a_429_hears_the_same_each_time_and_each_is_logged() {
         }
         let ids: BTreeSet<&str> = refused.iter().filter_map(|answer| answer.header("x-request-id")).collect();
         assert_eq!(ids.len(), if request.contains(id) { 1 } else { refused.len() });
-        let lines = || lines(&server).into_iter().filter(|line| ids.contains(line["request_id"].as_str().unwrap_or("")));
+        let lines =
+            || lines(&server).into_iter().filter(|line| ids.contains(line["request_id"].as_str().unwrap_or("")));
         until("a line for each", || lines().filter(|line| line["status"] == 429).count() == refused.len());
         for line in lines().filter(|line| line["status"] == 429) {
             assert_eq!(line["verdict"], "refused");

@@ -32,7 +32,9 @@ impl Again for Fixed {
         self.0.left.fetch_sub(1, SeqCst);
         self.0.again.fetch_add(1, SeqCst);
         ledger.arrived("");
-        answer.extend_from_slice(format!("HTTP/1.1 429 T\r\ncontent-length: {}\r\n\r\n{}", self.1.len(), self.1).as_bytes());
+        answer.extend_from_slice(
+            format!("HTTP/1.1 429 T\r\ncontent-length: {}\r\n\r\n{}", self.1.len(), self.1).as_bytes(),
+        );
         ledger.answered();
         true
     }
