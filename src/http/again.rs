@@ -45,7 +45,8 @@ impl App {
     ) {
         let stays =
             head.headers.get(CONNECTION).is_none_or(|token| token.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
-        if self.door.is_some() || head.version != Version::HTTP_11 || head.method == Method::HEAD || !stays {
+        let goes_on = stays && !fields.contains_key(CONNECTION) && head.version == Version::HTTP_11;
+        if self.door.is_some() || head.method == Method::HEAD || !goes_on {
             return;
         }
         access.ledger().refused(|| {

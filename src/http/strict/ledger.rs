@@ -14,6 +14,9 @@ pub const MARKER_PATH: &str = "/.refused";
 /// The marker as hyper reads it.
 pub const MARKER: &[u8] = b"GET /.refused HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
 
+/// The same in place of a HEAD, whose answer has no body.
+pub const MARKER_OF_HEAD: &[u8] = b"HEAD /.refused HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
+
 /// Idle for so long by the sweeper's looks, a connection gives hyper's buffers back.
 pub const REST_AFTER_MS: u64 = 1_000;
 
@@ -106,6 +109,7 @@ pub struct Ledger {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     body_bytes: AtomicU64,
+    uploading: AtomicU64,
     stalled_since_ms: AtomicU64,
     stalled_at_bytes: AtomicU64,
     order: AtomicU8,
@@ -134,6 +138,7 @@ impl Ledger {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             body_bytes: AtomicU64::new(0),
+            uploading: AtomicU64::new(0),
             stalled_since_ms: AtomicU64::new(0),
             stalled_at_bytes: AtomicU64::new(0),
             order: AtomicU8::new(0),
@@ -202,6 +207,11 @@ impl Ledger {
             *self.offer.lock().unwrap_or_else(PoisonError::into_inner) = offer();
             self.again.store(Stand::Offered as u8, Relaxed);
         }
+    }
+
+    /// True while the body of the newest request that has arrived has not come whole; for HTTP/1, where one follows the other.
+    pub fn uploads(&self) -> bool {
+        self.uploading.load(Relaxed) == self.arrived.load(Relaxed)
     }
 
     /// Why this connection ends, once that is so; a body that could not be read for this reason is answered with it.
@@ -358,6 +368,10 @@ impl Ledger {
         self.bytes_out.store(bytes, Relaxed);
     }
 
+    pub(super) fn set_uploading(&self, request: u64) {
+        self.uploading.store(request, Relaxed);
+    }
+
     pub(super) fn set_body_bytes(&self, bytes: u64) {
         self.body_bytes.store(bytes, Relaxed);
     }
@@ -502,5 +516,6 @@ mod tests {
     #[test]
     fn the_marker_is_what_its_path_says() {
         assert!(MARKER.starts_with(format!("GET {MARKER_PATH} HTTP/1.1\r\n").as_bytes()));
+        assert_eq!(MARKER_OF_HEAD, [b"HEAD", &MARKER[3..]].concat());
     }
 }

@@ -19,7 +19,7 @@ mod io;
 mod ledger;
 
 pub use again::Again;
-pub use ledger::{Ledger, MARKER, MARKER_PATH, Overdue, Phase, Times};
+pub use ledger::{Ledger, MARKER, MARKER_OF_HEAD, MARKER_PATH, Overdue, Phase, Times};
 
 use super::head::{Limits, Place, Refusal, Scanner};
 use again::Kept;
@@ -52,6 +52,8 @@ pub struct Strict<S> {
     end: End,
     phase: Phase,
     phase_request: u64,
+    /// The request whose body has not come whole; 0: none.
+    uploading: u64,
     bytes_in: u64,
     bytes_out: u64,
     discarded: u64,
@@ -91,6 +93,7 @@ impl<S> Strict<S> {
             end: End::Open,
             phase: Phase::Idle,
             phase_request: 0,
+            uploading: 0,
             bytes_in: 0,
             bytes_out: 0,
             discarded: 0,
@@ -143,21 +146,29 @@ impl<S> Strict<S> {
         if let Some(refusal) = refusal {
             self.refuse(refusal);
         }
-        if self.phase != Phase::Idle && self.scanner.place() == Place::Between {
+        let place = self.scanner.place();
+        if self.phase != Phase::Idle && place == Place::Between {
             self.phase = Phase::Idle;
             self.ledger.idle();
+        }
+        let uploading = if place == Place::Body { self.scanner.requests() } else { 0 };
+        if uploading != self.uploading {
+            self.uploading = uploading;
+            self.ledger.set_uploading(uploading);
         }
     }
 
     fn refuse(&mut self, refusal: Refusal) {
         self.scanner.refuse(refusal);
+        let head = &self.held[self.ready..];
+        let marker = if head.trim_ascii_start().starts_with(b"HEAD ") { MARKER_OF_HEAD } else { MARKER };
         if self.scanner.place() == Place::RefusedHead {
-            self.ledger.refused_head(&self.held[self.ready..]);
+            self.ledger.refused_head(head);
         }
         self.held.truncate(self.ready);
         if self.scanner.place() == Place::RefusedHead {
             self.ledger.refuse(refusal, self.scanner.requests() + 1);
-            self.held.extend_from_slice(MARKER);
+            self.held.extend_from_slice(marker);
             self.ready = self.held.len();
             self.end = End::Marked;
         } else {
