@@ -210,7 +210,7 @@ impl Intake {
     /// # Errors
     /// 415, 413 (told from the length alone when there is one), 503 when the worker holds too much already, 400 when
     /// the body is malformed or breaks off, 408 when the sweeper found it too slow.
-    pub async fn json(&self, headers: &HeaderMap, body: Upload, ledger: &Ledger) -> Result<Bytes, Fault> {
+    pub async fn json(&self, headers: &HeaderMap, body: &mut Upload, ledger: &Ledger) -> Result<Bytes, Fault> {
         if !is_json(headers) {
             let text = "Send the body as JSON, with the header Content-Type: application/json.";
             return Err(Fault::new(Code::UnsupportedMediaType, text));
@@ -268,7 +268,7 @@ async fn whole(mut body: Limited<Upload>) -> Result<Bytes, Box<dyn std::error::E
 
 /// Reads a body that no sweeper watches; `None`: it is too slow.
 async fn timed(
-    mut body: Limited<Upload>,
+    mut body: Limited<&mut Upload>,
     times: &Times,
 ) -> Option<Result<Bytes, Box<dyn std::error::Error + Send + Sync>>> {
     let began = Instant::now();

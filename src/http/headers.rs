@@ -3,6 +3,7 @@
 //! Copying a prepared map costs two allocations; its values are shared. What differs from answer to answer has its place
 //! at the map's head, so a copy neither grows nor is searched.
 
+use super::head::is_authority;
 use crate::limit::told::{FIELDS, put};
 use crate::limit::{Told, Verdict};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -124,6 +125,17 @@ pub fn is_request_id(value: &[u8]) -> bool {
     (1..=REQUEST_ID_BYTES_MAX).contains(&value.len()) && value.iter().all(plain)
 }
 
+/// True for an origin as a browser writes it (RFC 6454, section 6.2); `null` is everybody's who hides.
+pub fn is_origin(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.');
+    let Some((scheme, authority)) = text.split_once("://") else { return false };
+    !scheme.is_empty()
+        && scheme.bytes().all(plain)
+        && is_authority(authority.as_bytes())
+        && !authority.ends_with(':')
+        && !authority.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +182,36 @@ mod tests {
         assert!(!from("https://b.example").contains_key("access-control-allow-origin"));
         assert_eq!(from("https://b.example")["vary"], "Origin");
         assert!(!from("https://a.example").contains_key("access-control-allow-credentials"));
+    }
+
+    #[test]
+    fn an_origin_is_what_a_browser_sends() {
+        for good in [
+            "https://a.example",
+            "http://localhost:3000",
+            "http://[::1]:80",
+            "chrome-extension://abc",
+            "http://10.0.0.1",
+        ] {
+            assert!(is_origin(good), "{good}");
+        }
+        for bad in [
+            "",
+            "a.example",
+            "null",
+            "https://",
+            "https://a.example/",
+            "https://A.example",
+            "https://*.a.example",
+            "HTTPS://a",
+        ] {
+            assert!(!is_origin(bad), "{bad}");
+        }
+        for bad in
+            ["https://a b", "https://u@a", "https://a:", "https://a:x", "://a", "https://a,https://b", "https://a?b"]
+        {
+            assert!(!is_origin(bad), "{bad}");
+        }
     }
 
     #[test]
