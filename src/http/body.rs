@@ -253,7 +253,7 @@ impl Intake {
 }
 
 /// Reads a body; one that came in one piece is that piece.
-async fn whole(mut body: Limited<Upload>) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+async fn whole(mut body: Limited<&mut Upload>) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
     let Some(first) = body.frame().await else { return Ok(Bytes::new()) };
     let first = first?.into_data().unwrap_or_default();
     if http_body::Body::is_end_stream(&body) {
