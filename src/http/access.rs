@@ -122,6 +122,11 @@ impl Access {
         &self.id
     }
 
+    /// Of the connection that it came by.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
     /// True when the head that stands behind a refusal asked for something below `/v1/`.
     pub fn below_v1(&self) -> bool {
         self.ledger.below_v1()

@@ -11,6 +11,7 @@
 
 pub mod access;
 mod admission;
+mod again;
 mod api;
 pub mod auth;
 pub mod body;
@@ -43,7 +44,7 @@ use crate::board::{Board, Lane, tally};
 use crate::chat::Chat;
 use crate::chat::session::Principal;
 use crate::chat::upstream::Call;
-use crate::limit::{Limiter, Peer, Told, Trusted, Verdict};
+use crate::limit::{Limiter, Outcome, Peer, Told, Trusted, Verdict};
 use crate::listener::Purpose;
 use crate::log::{self, Security};
 use crate::sys::clock;
@@ -187,7 +188,7 @@ impl App {
     /// # Errors
     /// None: a failure is a response too.
     pub async fn serve(
-        &self,
+        self: &Arc<App>,
         (peer, purpose): (Peer, Purpose),
         ledger: Arc<Ledger>,
         request: Request<Incoming>,
@@ -222,7 +223,8 @@ impl App {
         spend::headers(&access, headers);
         // One that is the last anyway waits for nothing more.
         if self.leaving.closing()
-            || (head.version != Version::HTTP_2
+            || (!http_body::Body::is_end_stream(&body)
+                && head.version != Version::HTTP_2
                 && !headers.contains_key(CONNECTION)
                 && body.is_last(&ledger, head.headers.contains_key(EXPECT), linger))
         {
@@ -232,6 +234,9 @@ impl App {
             h2::without_body(&mut response);
         }
         access.status = response.status().as_u16();
+        if verdict.outcome == Outcome::Refused {
+            self.once_more(&head, (client, &access), response.headers());
+        }
         Ok(response.map(|body| body.recorded(access)))
     }
 

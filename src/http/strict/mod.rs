@@ -9,16 +9,20 @@
 //!   refused body:  hyper gets an error; whoever reads the body asks the ledger why
 //!   hyper ──► socket; at the end a client that still sends is drained, so that a reset does not eat the answer
 //! ```
-//! A connection holds no buffer of its own unless a head came in parts. No clock is read on a request that came and went whole.
+//! A connection holds no buffer of its own unless a head came in parts, or its last requests were refused ([`again`]). No clock
+//! is read on a request that came and went whole.
 //!
 //! Deliberately absent: timers (a sweeper orders through the [`Ledger`]), TLS, and every thought about what a request means.
 
+mod again;
 mod io;
 mod ledger;
 
+pub use again::Again;
 pub use ledger::{Ledger, MARKER, MARKER_OF_HEAD, MARKER_PATH, Overdue, Phase, Times};
 
 use super::head::{Limits, Place, Refusal, Scanner};
+use again::Kept;
 use hyper::rt::ReadBufCursor;
 use nix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
@@ -56,6 +60,12 @@ pub struct Strict<S> {
     stalled: bool,
     shut: bool,
     waker: Option<Waker>,
+    /// Answers that have ended and are written: hyper forgets what it has not written when it hears of the client's end.
+    flushed: u64,
+    kept: Option<Box<Kept>>,
+    /// Of answers that were given here.
+    owed: Vec<u8>,
+    unflushed: bool,
 }
 
 /// How the reading side goes on.
@@ -90,6 +100,10 @@ impl<S> Strict<S> {
             stalled: false,
             shut: false,
             waker: None,
+            flushed: 0,
+            kept: None,
+            owed: Vec::new(),
+            unflushed: false,
         }
     }
 
@@ -104,8 +118,12 @@ impl<S> Strict<S> {
             return self.hold(fresh);
         }
         self.came(fresh);
+        let before = self.scanner.requests();
         let scan = self.scanner.scan(fresh);
         cursor.put_slice(&fresh[..scan.pass]);
+        if self.ledger.wants_kept() {
+            self.keep(fresh, scan.pass, before);
+        }
         self.held.extend_from_slice(&fresh[scan.pass..]);
         self.judged(scan.refusal);
     }
@@ -183,7 +201,7 @@ impl<S> Strict<S> {
 
     /// The socket has ended.
     fn ended(&mut self) {
-        let owed = !self.ledger.answered_all(self.scanner.requests());
+        let owed = self.flushed < self.scanner.requests();
         self.end = if owed && self.scanner.place() != Place::Body { End::Leaving } else { End::Eof };
         if self.end == End::Leaving {
             self.phase = Phase::Leaving;
@@ -193,7 +211,7 @@ impl<S> Strict<S> {
 
     /// Whether a client that ended its side has nothing more to get.
     fn left(&self) -> bool {
-        self.ledger.answered_all(self.scanner.requests()) || self.ledger.order() == Some(Overdue::Leaving)
+        self.flushed >= self.scanner.requests() || self.ledger.order() == Some(Overdue::Leaving)
     }
 
     /// Tells the ledger what is waited for; a clock is read only when that is new and not idleness.
