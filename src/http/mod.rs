@@ -368,7 +368,11 @@ impl App {
         context.access.waits_for(Phase::Upstream);
         Call {
             request_id: context.access.id().header(),
-            traceparent: context.headers.get("traceparent").cloned(),
+            traceparent: context
+                .headers
+                .get("traceparent")
+                .filter(|it| headers::is_traceparent(it.as_bytes()))
+                .cloned(),
             deadline: self.deadline(context),
             client: client_number(context),
         }
