@@ -9,10 +9,17 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn check_names_every_problem_at_once_with_its_place() {
     let files = [("chatcorn.toml", "workers = 0\n\nwokers = 3\n"), (".env", "TIMEOUT=soon\n")];
-    let output = run(&["check", "--bind", "nowhere"], &[("CHAT_UPSTREAM", "http://127.0.0.1:9")], &files);
+    let variables = [("CHAT_UPSTREAM", "http://127.0.0.1:9"), ("CORS_ORIGINS", "https://a.example,https://b.example/")];
+    let output = run(&["check", "--bind", "nowhere"], &variables, &files);
     let told = text(&output.stderr);
     assert_eq!(output.status.code(), Some(78), "{told}");
-    for says in ["chatcorn.toml:1: workers", "chatcorn.toml:3: unknown setting", ".env:1: timeout", "host:port"] {
+    for says in [
+        "chatcorn.toml:1: workers",
+        "chatcorn.toml:3: unknown setting",
+        ".env:1: timeout",
+        "host:port",
+        "\"https://b.example/\" is no origin",
+    ] {
         assert!(told.contains(says), "{says:?} is not in:\n{told}");
     }
 }

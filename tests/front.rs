@@ -83,6 +83,12 @@ fn an_id_and_a_trace_are_taken_over_and_passed_on() {
     let call = heads.into_iter().find(|head| head.starts_with("post")).unwrap();
     assert!(call.contains("x-request-id: a.b-c_1") && call.contains(&format!("traceparent: {trace}")), "{call}");
     server.expect_that("the access line", |event| event["request_id"] == "a.b-c_1");
+    let untraced = post("/api/chat", r#"{"message":"x"}"#).replace("Host: t\r\n", "Host: t\r\ntraceparent: 00-x\r\n");
+    connection.send(untraced).unwrap();
+    assert_eq!(connection.answer().unwrap().status, 200);
+    let heads = std::iter::from_fn(|| upstream.heads.recv_timeout(crate::support::LIMIT).ok());
+    let call = heads.into_iter().find(|head| head.starts_with("post")).unwrap();
+    assert!(!call.contains("traceparent"), "{call}");
     for bad in ["", "a b", "a/b", "\u{e9}", &"x".repeat(129), "a;b", "<x>"] {
         let answer = asked(&server, "GET /api/nowhere", &format!("X-Request-Id: {bad}\r\n"));
         let id = answer.header("x-request-id").unwrap().to_owned();

@@ -50,7 +50,7 @@ impl Admission {
         }
         self.taken.fetch_add(1, Relaxed);
         self.own[own].fetch_add(1, Relaxed);
-        Ok(Place { admission: self.clone(), own, since_ms: clock::monotonic_ms() })
+        Ok(Place { admission: self.clone(), own, since_ms: clock::coarse_ms() })
     }
 }
 
@@ -59,7 +59,7 @@ impl Drop for Place {
         let Admission { taken, own, average_ms, .. } = &*self.admission;
         taken.fetch_sub(1, Relaxed);
         own[self.own].fetch_sub(1, Relaxed);
-        let (took, before) = (clock::monotonic_ms().saturating_sub(self.since_ms), average_ms.load(Relaxed));
+        let (took, before) = (clock::coarse_ms().saturating_sub(self.since_ms), average_ms.load(Relaxed));
         average_ms.store((before * 7 + took) / 8, Relaxed);
     }
 }

@@ -79,11 +79,11 @@ impl Watch {
     pub(super) fn looked(&self, reachable: bool) {
         let seen = if reachable { Health::Healthy } else { Health::Degraded };
         self.seen.store(seen as u8, Relaxed);
-        self.looked_ms.store(clock::monotonic_ms(), Relaxed);
+        self.looked_ms.store(clock::coarse_ms(), Relaxed);
     }
 
     pub(super) fn wants_look(&self) -> bool {
         let looked_ms = self.looked_ms.load(Relaxed);
-        !self.engine && (looked_ms == 0 || clock::monotonic_ms().saturating_sub(looked_ms) >= LOOK_MS)
+        !self.engine && (looked_ms == 0 || clock::coarse_ms().saturating_sub(looked_ms) >= LOOK_MS)
     }
 }

@@ -140,7 +140,7 @@ impl Chat {
         let mut ending = self.ending.clone();
         tokio::select! {
             biased;
-            relayed = self.upstream.relay(&ask.body, ask.stream, &call, self.ending.clone()) => {
+            relayed = self.upstream.relay(&ask.body, ask.stream, &call, &self.ending) => {
                 self.health.saw(relayed.as_ref().err());
                 relayed.map(|relayed| relayed.holding(place))
             }
@@ -204,6 +204,11 @@ impl Chat {
         if self.health.wants_look() {
             self.health.looked(self.upstream.reachable().await);
         }
+    }
+
+    /// Closes idle connections to upstreams; to be called once a second.
+    pub fn sweep(&self) {
+        self.upstream.sweep();
     }
 
     /// Deletes sessions that were idle for too long, a bounded number at once; true when there may be more.

@@ -154,6 +154,9 @@ fn target(url: &str, key: Option<&str>) -> Result<Target, String> {
     };
     let base_path = format!("/{}", path.trim_matches('/'));
     let base_path = if base_path == "/" { "/v1".to_owned() } else { base_path };
+    if http_types::uri::PathAndQuery::try_from(&base_path).is_err() || base_path.contains('?') {
+        return Err(format!("{:?}: the path is not understood", without_userinfo(url)));
+    }
     Ok(Target { place, authority: authority.to_string(), base_path, bearer, own: false })
 }
 

@@ -107,7 +107,7 @@ fn worker_plan(values: &mut Values<'_>, shape: &master::Shape, answering: &Answe
 
 fn http_plan(values: &mut Values<'_>, shape: &master::Shape, local_model: bool) -> http::Plan {
     http::Plan {
-        cors_origins: values.texts("cors_origins"),
+        cors_origins: origins(values),
         body_bytes_max: values.bytes("limit_body"),
         head: http::head::Limits {
             request_line_bytes_max: values.bytes("limit_request_line") as usize,
@@ -176,6 +176,17 @@ fn keys(values: &mut Values<'_>, addresses: &[Address], limits: Option<&mut limi
         limits.keys = keys.quotas();
     }
     Some(http::auth::Plan { path, keys: std::sync::Arc::new(keys) })
+}
+
+/// A name that no browser sends would let nobody in, without a word.
+fn origins(values: &mut Values<'_>) -> Vec<String> {
+    let origins = values.texts("cors_origins");
+    for origin in origins.iter().filter(|origin| *origin != "*" && !http::headers::is_origin(origin)) {
+        let source = values.source("cors_origins");
+        let rule = "write scheme://host or scheme://host:port in lower case, nothing behind it, or * for all";
+        values.problems.error(&source, format!("{origin:?} is no origin: {rule}"));
+    }
+    origins
 }
 
 fn trusted(values: &mut Values<'_>) -> Trusted {

@@ -122,6 +122,11 @@ impl Access {
         &self.id
     }
 
+    /// Of the connection that it came by.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
     /// True when the head that stands behind a refusal asked for something below `/v1/`.
     pub fn below_v1(&self) -> bool {
         self.ledger.below_v1()
@@ -181,5 +186,34 @@ impl Drop for Access {
             verdict: self.verdict,
             user_agent: self.user_agent.as_ref().and_then(|agent| agent.to_str().ok()),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::Board;
+    use crate::http::ids::Ids;
+    use bytes::Bytes;
+
+    #[test]
+    fn a_detached_record_lets_go_of_the_buffer_of_its_head() {
+        let buffer = Bytes::from(b"/api/chat?a=b agent-1 caller-1".to_vec());
+        let uri = Uri::from_maybe_shared(buffer.slice(..13)).unwrap();
+        let agent = HeaderValue::from_maybe_shared(buffer.slice(14..21)).unwrap();
+        let id = HeaderValue::from_maybe_shared(buffer.slice(22..)).unwrap();
+        let request = http::Request::builder().uri(uri).header("user-agent", agent).header("x-request-id", id);
+        let request = request.body(()).unwrap();
+        let own = Board::create().unwrap().open(0);
+        own.enter(1, 1);
+        let place = (own.lane(0), 0, &*Box::leak(Box::new(own.holder(0, 1))));
+        let id = Ids::new().unwrap().of(request.headers());
+        let mut access = Access::begin(place, None, Arc::new(Ledger::new(0)), id, &request);
+        drop(request);
+        assert!(!buffer.is_unique(), "the record shares it at first");
+        access.detach();
+        assert!(buffer.is_unique());
+        let agent = access.user_agent.as_ref().and_then(|agent| agent.to_str().ok());
+        assert_eq!((access.uri.path(), agent, access.id().text()), ("/api/chat", Some("agent-1"), "caller-1"));
     }
 }

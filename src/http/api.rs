@@ -9,7 +9,7 @@ use http::StatusCode;
 use serde_json::json;
 
 impl App {
-    pub(super) async fn converse(&self, body: Upload, mut context: Context<'_>) -> Answer {
+    pub(super) async fn converse(&self, body: &mut Upload, mut context: Context<'_>) -> Answer {
         let bytes = self.read(body, &mut context).await?;
         let ask = Ask::parse(&bytes)?;
         let streamed = ask.stream;
@@ -51,7 +51,7 @@ impl App {
         Ok(self.ok(Base::Api, &context, body.to_string().into()))
     }
 
-    pub(super) async fn set_mode(&self, body: Upload, mut context: Context<'_>) -> Answer {
+    pub(super) async fn set_mode(&self, body: &mut Upload, mut context: Context<'_>) -> Answer {
         let change = ModeChange::parse(&self.read(body, &mut context).await?)?;
         context.access.waits_for(Phase::Store);
         self.chat.set_mode(&change, principal(&context)).await?;

@@ -210,7 +210,7 @@ impl Intake {
     /// # Errors
     /// 415, 413 (told from the length alone when there is one), 503 when the worker holds too much already, 400 when
     /// the body is malformed or breaks off, 408 when the sweeper found it too slow.
-    pub async fn json(&self, headers: &HeaderMap, body: Upload, ledger: &Ledger) -> Result<Bytes, Fault> {
+    pub async fn json(&self, headers: &HeaderMap, body: &mut Upload, ledger: &Ledger) -> Result<Bytes, Fault> {
         if !is_json(headers) {
             let text = "Send the body as JSON, with the header Content-Type: application/json.";
             return Err(Fault::new(Code::UnsupportedMediaType, text));
@@ -222,7 +222,7 @@ impl Intake {
         let _held = self.hold(announced.unwrap_or(self.bytes_max))?;
         let body = Limited::new(body, usize::try_from(self.bytes_max).unwrap_or(usize::MAX));
         let read = match ledger.reader_times() {
-            None => body.collect().await.map(|whole| whole.to_bytes()),
+            None => whole(body).await,
             Some(times) => match timed(body, times).await {
                 Some(read) => read,
                 None => return Err(Fault::from(Refusal::BodyTimeout)),
@@ -252,9 +252,23 @@ impl Intake {
     }
 }
 
+/// Reads a body; one that came in one piece is that piece.
+async fn whole(mut body: Limited<&mut Upload>) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+    let Some(first) = body.frame().await else { return Ok(Bytes::new()) };
+    let first = first?.into_data().unwrap_or_default();
+    if http_body::Body::is_end_stream(&body) {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::from(first);
+    while let Some(frame) = body.frame().await {
+        whole.extend_from_slice(&frame?.into_data().unwrap_or_default());
+    }
+    Ok(whole.freeze())
+}
+
 /// Reads a body that no sweeper watches; `None`: it is too slow.
 async fn timed(
-    mut body: Limited<Upload>,
+    mut body: Limited<&mut Upload>,
     times: &Times,
 ) -> Option<Result<Bytes, Box<dyn std::error::Error + Send + Sync>>> {
     let began = Instant::now();

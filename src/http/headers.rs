@@ -3,6 +3,7 @@
 //! Copying a prepared map costs two allocations; its values are shared. What differs from answer to answer has its place
 //! at the map's head, so a copy neither grows nor is searched.
 
+use super::head::is_authority;
 use crate::limit::told::{FIELDS, put};
 use crate::limit::{Told, Verdict};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -11,6 +12,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id that is taken over from a caller (`API.md`).
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// What a later version's `traceparent` may have behind the fields that are known.
+const TRACE_REST_BYTES_MAX: usize = 128;
 
 const EXPOSED: &str = "RateLimit, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After, X-Request-Id";
 const NO_FEATURES: &str = "accelerometer=(), autoplay=(), browsing-topics=(), camera=(), display-capture=(), encrypted-media=(), fullscreen=(), geolocation=(), gyroscope=(), magnetometer=(), microphone=(), midi=(), payment=(), picture-in-picture=(), publickey-credentials-get=(), screen-wake-lock=(), usb=(), xr-spatial-tracking=()";
@@ -124,6 +127,28 @@ pub fn is_request_id(value: &[u8]) -> bool {
     (1..=REQUEST_ID_BYTES_MAX).contains(&value.len()) && value.iter().all(plain)
 }
 
+/// True for a W3C `traceparent`: of version 00, or longer of a later one; neither id is all zeros.
+pub fn is_traceparent(value: &[u8]) -> bool {
+    let hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let (Some(known), rest) = (value.get(..55), value.get(55..).unwrap_or_default()) else { return false };
+    let parts = [&known[..2], &known[3..35], &known[36..52], &known[53..]];
+    let dashes = [2, 35, 52].iter().all(|at| known[*at] == b'-');
+    let ids = parts[1..3].iter().all(|part| part.iter().any(|byte| *byte != b'0'));
+    let later = rest.is_empty() || (parts[0] != b"00" && rest[0] == b'-' && rest.len() <= TRACE_REST_BYTES_MAX);
+    dashes && ids && later && parts[0] != b"ff" && parts.iter().all(|part| hex(part))
+}
+
+/// True for an origin as a browser writes it (RFC 6454, section 6.2); `null` is everybody's who hides.
+pub fn is_origin(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.');
+    let Some((scheme, authority)) = text.split_once("://") else { return false };
+    !scheme.is_empty()
+        && scheme.bytes().all(plain)
+        && is_authority(authority.as_bytes())
+        && !authority.ends_with(':')
+        && !authority.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +195,60 @@ mod tests {
         assert!(!from("https://b.example").contains_key("access-control-allow-origin"));
         assert_eq!(from("https://b.example")["vary"], "Origin");
         assert!(!from("https://a.example").contains_key("access-control-allow-credentials"));
+    }
+
+    #[test]
+    fn an_origin_is_what_a_browser_sends() {
+        for good in [
+            "https://a.example",
+            "http://localhost:3000",
+            "http://[::1]:80",
+            "chrome-extension://abc",
+            "http://10.0.0.1",
+        ] {
+            assert!(is_origin(good), "{good}");
+        }
+        for bad in [
+            "",
+            "a.example",
+            "null",
+            "https://",
+            "https://a.example/",
+            "https://A.example",
+            "https://*.a.example",
+            "HTTPS://a",
+        ] {
+            assert!(!is_origin(bad), "{bad}");
+        }
+        for bad in
+            ["https://a b", "https://u@a", "https://a:", "https://a:x", "://a", "https://a,https://b", "https://a?b"]
+        {
+            assert!(!is_origin(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_trace_is_what_w3c_writes() {
+        let known = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert!(is_traceparent(known.as_bytes()));
+        assert!(is_traceparent(known.replacen("00", "cc", 1).as_bytes()));
+        assert!(is_traceparent(format!("{}-what-else", known.replacen("00", "cc", 1)).as_bytes()));
+        for bad in [
+            String::new(),
+            known.to_uppercase(),
+            known[1..].to_owned(),
+            known[..54].to_owned(),
+            format!("{known}-x"),
+            format!("{known}0"),
+            known.replacen("00", "ff", 1),
+            known.replace("b7ad6b7169203331", "0000000000000000"),
+            known.replace("0af7651916cd43dd8448eb211c80319c", "00000000000000000000000000000000"),
+            known.replace('-', "_"),
+            known.replace("0af", "0ag"),
+            format!("{}-{}", known.replacen("00", "cc", 1), "x".repeat(128)),
+        ] {
+            assert!(!is_traceparent(bad.as_bytes()), "{bad}");
+        }
     }
 
     #[test]

@@ -60,8 +60,13 @@ impl Ids {
     pub fn of(&self, headers: &HeaderMap) -> Id {
         match headers.get(REQUEST_ID) {
             Some(given) if is_request_id(given.as_bytes()) => Id::Given(given.clone()),
-            _ => Id::Made(self.fresh()),
+            _ => self.made(),
         }
+    }
+
+    /// One of our own.
+    pub fn made(&self) -> Id {
+        Id::Made(self.fresh())
     }
 
     fn fresh(&self) -> [u8; 32] {

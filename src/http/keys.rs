@@ -6,6 +6,7 @@
 //! The id finds the record, so one digest is compared, in constant time; it is no secret and names the key in lists and logs.
 
 use crate::limit::quota::{self, Quota};
+use nix::fcntl::OFlag;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -186,9 +187,14 @@ pub fn records(path: &Path) -> Result<Vec<Record>, String> {
 
 fn contents(path: &Path) -> Result<String, String> {
     let told = |error: &dyn std::fmt::Display| format!("{} cannot be read: {error}", path.display());
-    let file = std::fs::File::open(path).map_err(|error| told(&error))?;
-    let mode = file.metadata().map_err(|error| told(&error))?.permissions().mode();
-    if mode & 0o022 != 0 {
+    // A pipe would keep whoever opens it waiting for a writer.
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+    let file = file.map_err(|error| told(&error))?;
+    let found = file.metadata().map_err(|error| told(&error))?;
+    if !found.is_file() {
+        return Err(told(&"it is no regular file"));
+    }
+    if found.permissions().mode() & 0o022 != 0 {
         return Err(format!("{} can be written by others: chmod go-w it", path.display()));
     }
     let mut text = String::new();
@@ -207,17 +213,25 @@ fn document(text: &str, path: &Path) -> Result<Vec<Record>, String> {
     serde_json::from_str::<Document>(text).map(|document| document.keys).map_err(told)
 }
 
-/// Replaces the file as a whole, 0600 from its first byte on; nobody reads half of it.
+/// Replaces the file as a whole, 0600 from its first byte on; nobody reads half of it. Through a link it is the file
+/// that the link names, and owner, group and mode stay, so that whoever could read it still can: a server that no longer
+/// can goes on with the old keys.
 ///
 /// # Errors
-/// It cannot be written.
+/// It cannot be written, or not for its owner.
 pub fn write(path: &Path, records: Vec<Record>) -> io::Result<()> {
+    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let before = std::fs::metadata(path).ok();
     let temporary = beside(path, ".new");
     let _ = std::fs::remove_file(&temporary);
     let text = serde_json::to_string_pretty(&Document { keys: records }).map_err(io::Error::other)?;
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(text.as_bytes())?;
     file.write_all(b"\n")?;
+    if let Some(before) = before {
+        std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()))?;
+        file.set_permissions(before.permissions())?;
+    }
     file.sync_all()?;
     std::fs::rename(temporary, path)
 }
@@ -307,6 +321,27 @@ mod tests {
         assert!(Keys::read(&path).unwrap().by_id.is_empty());
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o622)).unwrap();
         assert!(Keys::read(&path).unwrap_err().contains("chmod"));
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(Keys::read(&path).unwrap_err().contains("no regular file"));
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_rewritten_file_stays_readable_for_whoever_could_read_it() {
+        let (path, link) = (file("kept"), file("kept-link"));
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let owner =
+            |path: &Path| std::fs::metadata(path).map(|found| (found.uid(), found.gid(), found.mode())).unwrap();
+        // Only root can give it away.
+        let _ = std::os::unix::fs::chown(&path, Some(65_534), Some(65_534));
+        let before = owner(&path);
+        write(&link, vec![issue("alice", 100).unwrap().1]).unwrap();
+        assert_eq!((owner(&path), records(&path).unwrap().len()), (before, 1));
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        std::fs::remove_file(link).unwrap();
         std::fs::remove_file(path).unwrap();
     }
 

@@ -11,6 +11,7 @@
 
 pub mod access;
 mod admission;
+mod again;
 mod api;
 pub mod auth;
 pub mod body;
@@ -43,7 +44,7 @@ use crate::board::{Board, Lane, tally};
 use crate::chat::Chat;
 use crate::chat::session::Principal;
 use crate::chat::upstream::Call;
-use crate::limit::{Limiter, Peer, Told, Trusted, Verdict};
+use crate::limit::{Limiter, Outcome, Peer, Told, Trusted, Verdict};
 use crate::listener::Purpose;
 use crate::log::{self, Security};
 use crate::sys::clock;
@@ -55,7 +56,7 @@ use bytes::Bytes;
 use connection::Connections;
 use fault::{Code, Fault, Shape};
 use headers::{Base, Headers};
-use http::header::{ALLOW, CONNECTION, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONNECTION, EXPECT, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ids::Ids;
@@ -161,9 +162,10 @@ impl App {
         })
     }
 
-    /// Ends connections that wait for too long; to be called once a second.
+    /// Ends connections that wait for too long, upstreams' included; to be called once a second.
     pub fn sweep(&self) {
         self.connections.sweep(&self.plan.times);
+        self.chat.sweep();
     }
 
     /// The limiter, for whoever keeps its connection to Redis.
@@ -186,7 +188,7 @@ impl App {
     /// # Errors
     /// None: a failure is a response too.
     pub async fn serve(
-        &self,
+        self: &Arc<App>,
         (peer, purpose): (Peer, Purpose),
         ledger: Arc<Ledger>,
         request: Request<Incoming>,
@@ -197,8 +199,8 @@ impl App {
         let mut access =
             Access::begin((self.lane, self.slot, self.holder), address(client), ledger.clone(), id, &request);
         let (head, body) = request.into_parts();
-        let linger = (head.version == Version::HTTP_2).then(|| Duration::from_millis(self.plan.times.linger_ms_max));
-        let body = Upload::new(body, linger);
+        let linger = Duration::from_millis(self.plan.times.linger_ms_max);
+        let mut body = Upload::new(body, (head.version == Version::HTTP_2).then_some(linger));
         let origin = head.headers.get(ORIGIN);
         let mut verdict = Verdict::default();
         let context = Context {
@@ -213,26 +215,35 @@ impl App {
         let answer = match refusal {
             Some(refusal) => Err(Fault::from(refusal)),
             None if purpose == Purpose::Admin => self.operate(&head, &context),
-            None => self.answer(&head, body, context, &mut verdict).await,
+            None => self.answer(&head, &mut body, context, &mut verdict).await,
         };
         let mut response = answer.unwrap_or_else(|fault| self.refuse(&fault, &head, (client, verdict.told()), &access));
         let headers = response.headers_mut();
         headers::fill(headers, access.id().header(), &verdict);
         spend::headers(&access, headers);
-        if self.leaving.closing() {
+        // One that is the last anyway waits for nothing more.
+        if self.leaving.closing()
+            || (!http_body::Body::is_end_stream(&body)
+                && head.version != Version::HTTP_2
+                && !headers.contains_key(CONNECTION)
+                && body.is_last(&ledger, head.headers.contains_key(EXPECT), linger))
+        {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if head.version == Version::HTTP_2 && head.method == Method::HEAD {
             h2::without_body(&mut response);
         }
         access.status = response.status().as_u16();
+        if verdict.outcome == Outcome::Refused {
+            self.once_more(&head, (client, &access), response.headers());
+        }
         Ok(response.map(|body| body.recorded(access)))
     }
 
     async fn answer(
         &self,
         head: &http::request::Parts,
-        body: Upload,
+        body: &mut Upload,
         mut context: Context<'_>,
         verdict: &mut Verdict,
     ) -> Answer {
@@ -268,7 +279,7 @@ impl App {
         }
     }
 
-    async fn read(&self, body: Upload, context: &mut Context<'_>) -> Result<Bytes, Fault> {
+    async fn read(&self, body: &mut Upload, context: &mut Context<'_>) -> Result<Bytes, Fault> {
         context.access.waits_for(Phase::Body);
         let bytes = self.intake.json(context.headers, body, context.ledger).await?;
         context.access.waits_for(Phase::Work);
@@ -357,7 +368,11 @@ impl App {
         context.access.waits_for(Phase::Upstream);
         Call {
             request_id: context.access.id().header(),
-            traceparent: context.headers.get("traceparent").cloned(),
+            traceparent: context
+                .headers
+                .get("traceparent")
+                .filter(|it| headers::is_traceparent(it.as_bytes()))
+                .cloned(),
             deadline: self.deadline(context),
             client: client_number(context),
         }

@@ -31,7 +31,7 @@ pub enum Route {
     Completions,
     /// `GET /v1/models`
     Models,
-    /// `OPTIONS` of any known path.
+    /// `OPTIONS` of any known path, and of `*`, the server itself (RFC 9110, section 9.3.7).
     Preflight,
 }
 
@@ -84,6 +84,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Miss> {
         "/openapi.json" => (Some(Route::OpenApi), None, GET),
         "/api/initialize" => (None, Some(Route::Initialize), POST),
         "/api/context/mode" => (Some(Route::ModeGet), Some(Route::ModeSet), GET_POST),
+        "*" if *method == Method::OPTIONS => return Ok(Route::Preflight),
         _ => match File::at(path) {
             Some(file) => (Some(Route::Page(file)), None, GET),
             None => return Err(Miss::Path),
@@ -135,6 +136,7 @@ mod tests {
         assert_eq!(find(&Method::GET, "/api/chat"), Err(Miss::Method(POST)));
         assert_eq!(find(&Method::DELETE, "/api/context/mode"), Err(Miss::Method(GET_POST)));
         assert_eq!(find(&Method::OPTIONS, "/api/chat"), Ok(Route::Preflight));
+        assert_eq!(find(&Method::OPTIONS, "*"), Ok(Route::Preflight));
         for path in ["/api/chat/", "/API/chat", "/api//chat", "", "*", "/api/chat%00"] {
             assert_eq!(find(&Method::POST, path), Err(Miss::Path), "{path}");
         }

@@ -12,7 +12,7 @@ use http::header::HeaderName;
 pub const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 impl App {
-    pub(super) async fn complete(&self, body: Upload, mut context: Context<'_>) -> Answer {
+    pub(super) async fn complete(&self, body: &mut Upload, mut context: Context<'_>) -> Answer {
         let ask = self.chat.read(self.read(body, &mut context).await?)?;
         let streamed = ask.stream;
         let reply_tokens = ask.tokens_max.unwrap_or(self.chat.tokens_max());

@@ -7,7 +7,7 @@ use super::quota::Quota;
 use super::remote::Remote;
 use super::script::{Mend, Script, mending};
 use super::shared::{Shared, Word};
-use super::table::Hash;
+use super::table::{Hash, Slot};
 use super::tally::{Standing, Standings};
 use super::verdict::{Outcome, Source, Verdict};
 use super::word::{Limit, Now};
@@ -269,11 +269,39 @@ impl Limiter {
         if !self.shared.table.look(slot, &route.limits, now, 1, standings) {
             return false;
         }
+        let confirmed = self.confirmation(route, standings);
+        !confirmed.is_some_and(|limit| self.shared.table.mark_once(slot, &limit, now))
+    }
+
+    /// What says that Redis confirmed a refusal by full windows that are all long.
+    fn confirmation(&self, route: &Route, standings: &Standings) -> Option<Limit> {
         let full = |(limit, standing): &(&Limit, &Standing)| standing.count >= limit.count;
-        let short = route.limits.iter().zip(&*standings).filter(full).any(|(limit, _)| limit.window_ms < LONG_MS);
-        let ask =
-            !short && self.shared.rules.confirmed.is_some_and(|limit| self.shared.table.mark_once(slot, &limit, now));
-        !ask
+        let short = route.limits.iter().zip(standings).filter(full).any(|(limit, _)| limit.window_ms < LONG_MS);
+        self.shared.rules.confirmed.filter(|_| !short)
+    }
+
+    /// True while a client whom [`Limiter::check_now`] refused is refused by the same limits, by what is known here alone:
+    /// then that is in `verdict`, which is a new one. Nothing is counted, nobody is asked, and no turn to ask is taken.
+    pub fn still_refuses(&self, client: &Client, endpoint: Endpoint, now_ms: u64, verdict: &mut Verdict) -> bool {
+        let (now, (_, route)) = (Now::at(now_ms), self.route(client, endpoint));
+        let Some(slot) = self.shared.table.find(client.hash) else { return false };
+        verdict.about(route, self.shared.rules.headers, now);
+        let full = !client.exempt && self.shared.table.look(slot, &route.limits, now, 1, &mut verdict.standings);
+        if !full || self.shared.rules.dry_run || !self.knows(route, slot, now, &verdict.standings) {
+            return false;
+        }
+        verdict.outcome = Outcome::Refused;
+        true
+    }
+
+    /// Whether what stands in the table is all that there is to know.
+    fn knows(&self, route: &Route, slot: Slot, now: Now, standings: &Standings) -> bool {
+        if self.remote.is_none() {
+            return true;
+        }
+        let asked =
+            self.confirmation(route, standings).is_none_or(|limit| self.shared.table.is_marked(slot, &limit, now));
+        asked && !self.shared.breaker().is_open() && self.is_up() && !self.settles(now)
     }
 
     fn learn(&self, client: &Client, route: &Route, admitted: bool, standings: &Standings, now: Now) {

@@ -153,6 +153,11 @@ impl<C: Cell> Table<C> {
         }
     }
 
+    /// True while a mark of [`Table::mark_once`] stands.
+    pub fn is_marked(&self, slot: Slot, limit: &Limit, now: Now) -> bool {
+        limit.read(self.word(slot, limit).get(), print_of(slot), now).is_some()
+    }
+
     /// Marks `limit` as begun now, once in its window; true for the one caller who did.
     pub fn mark_once(&self, slot: Slot, limit: &Limit, now: Now) -> bool {
         let cell = self.word(slot, limit);

@@ -73,6 +73,13 @@ fn framing() -> Vec<Row> {
         row("an encoding on two lines", post("Transfer-Encoding:\r\n chunked\r\n", "0\r\n\r\n"), 400),
         row("a length on two lines", post("Content-Length:\r\n 2\r\n", "{}"), 400),
         row("an encoding behind a bare CR", post("X: y\rTransfer-Encoding: chunked\r\n", ""), 400),
+        row("a HEAD without a host", "HEAD /healthz HTTP/1.1\r\n\r\n", 400),
+        row("a HEAD behind an empty line", "\r\nHEAD * HTTP/1.1\r\nHost: t\r\n\r\n", 400),
+        row(
+            "a HEAD with length and encoding",
+            "HEAD / HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
         row("an encoding behind a bare LF", post("X: y\nTransfer-Encoding: chunked\r\n", ""), 400),
     ]
 }

@@ -76,7 +76,7 @@ fn plain() -> Vec<Served> {
             "GET /healthz HTTP/1.1\r\nHost: t\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nConnection: Upgrade, HTTP2-Settings\r\n\r\n",
             200,
         ),
-        kept("OPTIONS of everything", "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\n", 404),
+        kept("OPTIONS of everything", "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\n", 204),
         kept("a range", "GET /healthz HTTP/1.1\r\nHost: t\r\nRange: bytes=0-1\r\n\r\n", 200),
         kept(
             "names that only look like framing",
@@ -130,6 +130,11 @@ fn framed() -> Vec<Served> {
         kept(
             "an extension that quotes",
             &post("Transfer-Encoding: chunked\r\n", "2;a=\"0 ; b\"\r\n{}\r\n0\r\n\r\n"),
+            400,
+        ),
+        kept(
+            "extensions with spaces and escapes",
+            &post("Transfer-Encoding: chunked\r\n", "2; a = \"\\\"\" ;b\r\n{}\r\n0\r\n\r\n"),
             400,
         ),
         kept("a chunk extension", &post("Transfer-Encoding: chunked\r\n", "2;a=\"b\"\r\n{}\r\n0;x\r\n\r\n"), 400),

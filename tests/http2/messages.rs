@@ -81,6 +81,8 @@ pub fn smuggling() -> Vec<Case> {
         "two lengths",
         frame(1, 4, 1, &[POST, &field(b"content-length", b"2"), &field(b"content-length", b"3")].concat()),
     );
+    let zero = field(b"content-length", b"0");
+    add("two equal lengths", get(&[zero.clone(), zero]));
     add("a length with a sign", frame(1, 4, 1, &[POST, &field(b"content-length", b"+2")].concat()));
     add("a list of lengths", frame(1, 4, 1, &[POST, &field(b"content-length", b"2, 2")].concat()));
     add("a length that is none", frame(1, 4, 1, &[POST, &field(b"content-length", b"two")].concat()));
@@ -170,6 +172,7 @@ pub fn served() -> Vec<Case> {
         case("6.7: an answer that nobody asked for", [frame(6, 1, 0, b"87654321"), ping].concat(), Expect::Pong),
         case("6.10: a head in parts", parts, Expect::Served(1)),
         case("8.1: the same host twice", get(&[field(b"host", b"t")]), Expect::Served(1)),
+        case("8.1: the same host in capitals", get(&[field(b"host", b"T")]), Expect::Served(1)),
         case("8.2.2: TE: trailers", get(&[field(b"te", b"trailers")]), Expect::Served(1)),
         case("8.2.3: cookies in parts", get(&[field(b"cookie", b"a=b"), field(b"cookie", b"c=d")]), Expect::Served(1)),
         case("HPACK: a table's size first", frame(1, 5, 1, &[b"\x20", GET].concat()), Expect::Served(1)),

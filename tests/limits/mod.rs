@@ -5,6 +5,7 @@ mod deaths;
 mod headers;
 mod operator;
 mod parity;
+mod repeats;
 mod storms;
 mod tokens;
 

@@ -10,6 +10,8 @@
 
 pub mod connector;
 mod events;
+mod http1;
+mod line;
 mod relay;
 mod reply;
 pub mod rest;
@@ -23,23 +25,19 @@ use super::wire::{ErrorBody, Models, Request};
 use crate::sys::clock;
 use bytes::Bytes;
 use connector::{Connector, Place};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::header::{HeaderName, HeaderValue};
+use http1::Head;
+use line::{Body, Broken, Line, Message, Pool};
 use rest::Rest;
-use std::io::ErrorKind;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// Most bytes of an answer that is not a stream, errors included.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
-/// Idle connections kept to each upstream.
-const IDLE_CONNECTIONS_MAX: usize = 32;
-/// Shorter than what servers commonly keep, so that a kept connection is rarely a dead one.
-const IDLE_KEPT: Duration = Duration::from_secs(20);
+/// A body up to this length goes out in one piece with its head.
+const JOINED_BYTES_MAX: usize = 16 << 10;
 /// Upstreams at most.
 pub const TARGETS_MAX: usize = 16;
 /// What a client is told to wait for when an upstream says nothing.
@@ -98,7 +96,9 @@ pub struct Upstream {
 struct Way {
     target: Target,
     connector: Connector,
-    client: Client<Connector, Full<Bytes>>,
+    pool: Arc<Pool>,
+    /// How a request begins, by [`Wish`].
+    heads: [Vec<u8>; 3],
 }
 
 /// What an upstream is asked for.
@@ -111,8 +111,8 @@ enum Wish {
 
 /// The head of a good answer, and the body that follows.
 struct Answer {
-    head: http::response::Parts,
-    body: Incoming,
+    head: Head,
+    body: Body,
     /// The first token must be there by then.
     until: Instant,
 }
@@ -133,6 +133,11 @@ impl Upstream {
             }
         }
         false
+    }
+
+    /// Closes idle connections that have rested for long; to be called once a second.
+    pub fn sweep(&self) {
+        self.ways.iter().for_each(|way| way.pool.sweep());
     }
 
     /// Asks for a reply; returns when the first upstream that can answer has begun to.
@@ -162,7 +167,7 @@ impl Upstream {
     ///
     /// # Errors
     /// The last upstream's failure, when none can.
-    pub async fn relay(&self, body: &Bytes, stream: bool, call: &Call, ending: Ending) -> Result<Relayed, Error> {
+    pub async fn relay(&self, body: &Bytes, stream: bool, call: &Call, ending: &Ending) -> Result<Relayed, Error> {
         let wish = if stream { Wish::Stream } else { Wish::Whole };
         let (mut tried, mut failure) = (0, none());
         while let Some((way, rest)) = self.next(&mut tried) {
@@ -171,7 +176,7 @@ impl Upstream {
                     Relay::begin(answer, self.limits.idle, call.deadline, ending.clone()).await.map(Relayed::Stream)
                 }
                 Ok(_) if stream => Err(Error::Upstream("it does not stream".to_owned())),
-                Ok(answer) => relay::whole(answer, ending.clone()).await.map(Relayed::Whole),
+                Ok(answer) => relay::whole(answer).await.map(Relayed::Whole),
                 Err(error) => Err(error),
             };
             match way.saw(rest, begun) {
@@ -205,7 +210,7 @@ impl Upstream {
 
     /// The next to ask: in order of preference, those that rest at the end. `tried` has a bit for each.
     fn next(&self, tried: &mut u64) -> Option<(&Way, &Rest)> {
-        let now_ms = clock::monotonic_ms();
+        let now_ms = clock::coarse_ms();
         let open = |at: &usize| *tried & (1 << at) == 0;
         let all = 0..self.ways.len();
         let rested = all.clone().filter(open).find(|at| self.rests[*at].is_over(now_ms));
@@ -216,15 +221,17 @@ impl Upstream {
 
     async fn send(&self, way: &Way, wish: Wish, body: &Bytes, call: &Call) -> Result<Answer, Error> {
         // An answer in one piece has no first token: its head comes when all is generated.
-        let first_token = Instant::now() + self.limits.first_token;
-        let until = if wish == Wish::Whole { call.deadline } else { call.deadline.min(first_token) };
+        let until = match wish {
+            Wish::Whole => call.deadline,
+            Wish::Stream | Wish::Models => call.deadline.min(Instant::now() + self.limits.first_token),
+        };
         let answer = timeout_at(until, way.ask(wish, body, call));
         let answer = answer.await.map_err(|_| Error::Timeout("the upstream's first token"))??;
-        let (head, body) = answer.into_parts();
+        let (head, body) = answer;
         let answer = Answer { head, body, until };
-        match answer.head.status.is_success() {
-            true => Ok(answer),
-            false => Err(failed(answer, way.target.own).await),
+        match head.status {
+            200..300 => Ok(answer),
+            _ => Err(failed(answer, way.target.own).await),
         }
     }
 }
@@ -232,24 +239,47 @@ impl Upstream {
 impl Way {
     fn new(target: Target, connect_limit: Duration) -> Way {
         let connector = Connector::new(target.place.clone(), connect_limit);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_KEPT)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .build(connector.clone());
-        Way { target, connector, client }
+        let heads = [Wish::Whole, Wish::Stream, Wish::Models].map(|wish| target.head(wish));
+        Way { target, connector, pool: Arc::default(), heads }
     }
 
-    /// Asks, and asks again when the connection closed without a word: a kept one may have been given up by the other
-    /// side just then.
-    async fn ask(&self, wish: Wish, body: &Bytes, call: &Call) -> Result<http::Response<Incoming>, Error> {
-        let request = || {
-            let request = call.mark(self.target.request(wish), self.target.own).body(Full::new(body.clone()));
-            request.map_err(|error| Error::Upstream(error.to_string()))
-        };
-        match self.client.request(request()?).await {
-            Err(error) if is_stale(&error) => self.client.request(request()?).await.map_err(refused),
-            answer => answer.map_err(refused),
+    /// Asks, and asks again on a fresh connection when a kept one closed without a word: the other side may have given
+    /// it up just then.
+    async fn ask(&self, wish: Wish, body: &Bytes, call: &Call) -> Result<(Head, Body), Error> {
+        let message = self.message(wish, body, call);
+        if let Some(line) = self.pool.take() {
+            match line.ask(&message, &self.pool).await {
+                Err(broken) if broken.is_stale() => {}
+                answer => return answer.map_err(broke),
+            }
+        }
+        let socket = self.connector.connect().await;
+        let socket = socket.map_err(|error| Error::NotReady(format!("no connection: {error}")))?;
+        Line::new(socket).ask(&message, &self.pool).await.map_err(broke)
+    }
+
+    fn message(&self, wish: Wish, body: &Bytes, call: &Call) -> Message {
+        let known = &self.heads[wish as usize];
+        let joined = body.len() <= JOINED_BYTES_MAX;
+        let mut head = Vec::with_capacity(known.len() + 256 + if joined { body.len() } else { 0 });
+        head.extend_from_slice(known);
+        if self.target.own {
+            let _ = write!(head, "{CLIENT}: {:x}\r\n", call.client);
+        }
+        put(&mut head, "x-request-id", call.request_id.as_bytes());
+        if let Some(traceparent) = &call.traceparent {
+            put(&mut head, "traceparent", traceparent.as_bytes());
+        }
+        if wish != Wish::Models {
+            put(&mut head, "content-length", itoa::Buffer::new().format(body.len()).as_bytes());
+        }
+        head.extend_from_slice(b"\r\n");
+        match joined {
+            true => {
+                head.extend_from_slice(body);
+                Message { head, body: Bytes::new() }
+            }
+            false => Message { head, body: body.clone() },
         }
     }
 
@@ -258,7 +288,7 @@ impl Way {
         match &begun {
             Ok(_) | Err(Error::Refused(_) | Error::ContextLength(_)) => rest.worked(),
             Err(Error::NotReady(_) | Error::Upstream(_) | Error::Timeout(_)) => {
-                let news = rest.failed(clock::monotonic_ms());
+                let news = rest.failed(clock::coarse_ms());
                 if let (true, Err(error)) = (news, &begun) {
                     tracing::warn!(upstream = self.target.authority.as_str(), reason = %error, "an upstream failed");
                 }
@@ -269,11 +299,10 @@ impl Way {
     }
 }
 
-fn is_stale(error: &hyper_util::client::legacy::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<hyper::Error>());
-    let reset = |error: &std::io::Error| matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
-    let broken = |error: &hyper::Error| std::error::Error::source(error)?.downcast_ref().map(reset);
-    cause.is_some_and(|cause| cause.is_incomplete_message() || broken(cause) == Some(true))
+fn put(head: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        head.extend_from_slice(part);
+    }
 }
 
 fn none() -> Error {
@@ -282,22 +311,21 @@ fn none() -> Error {
 
 impl Answer {
     fn is_stream(&self) -> bool {
-        self.head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+        self.head.streams
     }
 
     /// The whole body.
     async fn collect(self) -> Result<Bytes, Error> {
-        let collected = timeout_at(self.until, Limited::new(self.body, ANSWER_BYTES_MAX).collect()).await;
+        let collected = timeout_at(self.until, self.body.whole(ANSWER_BYTES_MAX)).await;
         let whole = collected.map_err(|_| Error::Timeout("the upstream's answer"))?;
-        Ok(whole.map_err(|error| Error::Upstream(format!("its answer broke: {error}")))?.to_bytes())
+        whole.map_err(|broken| Error::Upstream(format!("its answer broke: {broken}")))
     }
 }
 
 /// What an answer with an error status means. The words of a strange upstream go nowhere; those of our own engine are
 /// written for clients.
 async fn failed(answer: Answer, own: bool) -> Error {
-    let retry_s = answer.head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    let status = answer.head.status.as_u16();
+    let Head { status, retry_after_s: retry_s, .. } = answer.head;
     let bytes = answer.collect().await.unwrap_or_default();
     let detail = serde_json::from_slice::<ErrorBody>(&bytes).map(|body| body.error).unwrap_or_default();
     let code = detail.code.as_deref().unwrap_or("");
@@ -317,49 +345,26 @@ async fn failed(answer: Answer, own: bool) -> Error {
 }
 
 impl Target {
-    fn request(&self, wish: Wish) -> http::request::Builder {
-        let (path, accept) = match wish {
-            Wish::Models => ("/models", "application/json"),
-            Wish::Whole => ("/chat/completions", "application/json"),
-            Wish::Stream => ("/chat/completions", "text/event-stream"),
+    /// How a request begins, up to the fields that are its own.
+    fn head(&self, wish: Wish) -> Vec<u8> {
+        let (method, path, accept) = match wish {
+            Wish::Models => ("GET", "/models", "application/json"),
+            Wish::Whole => ("POST", "/chat/completions", "application/json"),
+            Wish::Stream => ("POST", "/chat/completions", "text/event-stream"),
         };
-        let request = http::Request::builder().uri(self.uri(path)).header(ACCEPT, accept);
-        self.authorized(match wish {
-            Wish::Models => request,
-            Wish::Whole | Wish::Stream => request.method(http::Method::POST).header(CONTENT_TYPE, "application/json"),
-        })
-    }
-
-    fn uri(&self, path: &str) -> String {
-        format!("http://{}{}{path}", self.authority, self.base_path)
-    }
-
-    fn authorized(&self, request: http::request::Builder) -> http::request::Builder {
-        match &self.bearer {
-            Some(bearer) => request.header(AUTHORIZATION, bearer),
-            None => request,
+        let mut head = format!("{method} {}{path} HTTP/1.1\r\n", self.base_path).into_bytes();
+        put(&mut head, "host", self.authority.as_bytes());
+        put(&mut head, "accept", accept.as_bytes());
+        if wish != Wish::Models {
+            put(&mut head, "content-type", b"application/json");
         }
+        if let Some(bearer) = &self.bearer {
+            put(&mut head, "authorization", bearer.as_bytes());
+        }
+        head
     }
 }
 
-impl Call {
-    fn mark(&self, mut request: http::request::Builder, own: bool) -> http::request::Builder {
-        if own {
-            request = request.header(CLIENT, format!("{:x}", self.client));
-        }
-        let request = request.header("x-request-id", &self.request_id);
-        match &self.traceparent {
-            Some(traceparent) => request.header("traceparent", traceparent),
-            None => request,
-        }
-    }
-}
-
-/// A call that got no answer: nobody listens there (not ready), or the connection broke (a failure).
-fn refused(error: hyper_util::client::legacy::Error) -> Error {
-    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-    match error.is_connect() {
-        true => Error::NotReady(format!("no connection: {cause}")),
-        false => Error::Upstream(format!("the connection broke: {cause}")),
-    }
+fn broke(broken: Broken) -> Error {
+    Error::Upstream(format!("the connection broke: {broken}"))
 }

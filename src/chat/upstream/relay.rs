@@ -7,10 +7,8 @@ use super::super::admission::Place;
 use super::super::error::Error;
 use super::Answer;
 use super::events::{Events, Passed};
+use super::line::Body;
 use bytes::Bytes;
-use http_body::Body;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::future::{Future, poll_fn};
@@ -50,7 +48,7 @@ impl Relayed {
 
 /// An event stream on its way.
 pub struct Relay {
-    body: Option<Incoming>,
+    body: Option<Body>,
     events: Events,
     first: Option<Bytes>,
     failure: Option<Error>,
@@ -117,13 +115,13 @@ impl Relay {
         }
         loop {
             let Some(body) = &mut self.body else { return Poll::Ready(None) };
-            let Poll::Ready(frame) = Pin::new(body).poll_frame(context) else { return self.wait(context) };
-            let next = match frame {
-                Some(Ok(frame)) => match self.take(frame.into_data().unwrap_or_default()) {
+            let Poll::Ready(data) = body.poll_data(context) else { return self.wait(context) };
+            let next = match data {
+                Some(Ok(data)) => match self.take(data) {
                     Some(next) => next,
                     None => continue,
                 },
-                Some(Err(error)) => Err(Error::Upstream(format!("the stream broke: {error}"))),
+                Some(Err(broken)) => Err(Error::Upstream(format!("the stream broke: {broken}"))),
                 None => self.end(),
             };
             if next.is_err() {
@@ -165,9 +163,9 @@ impl Relay {
     /// A connection whose body is not read to its end would be closed; nobody waits for that end.
     fn let_connection_be_kept(&mut self, context: &mut Context<'_>) {
         if let Some(mut body) = self.body.take()
-            && Pin::new(&mut body).poll_frame(context).is_pending()
+            && body.poll_data(context).is_pending()
         {
-            tokio::spawn(timeout(END_LIMIT, async move { body.frame().await.is_some() }));
+            tokio::spawn(timeout(END_LIMIT, async move { body.data().await.is_some() }));
         }
     }
 
@@ -210,12 +208,8 @@ impl Relay {
 }
 
 /// An answer in one piece, which must be a completion.
-pub(super) async fn whole(answer: Answer, mut ending: Ending) -> Result<Bytes, Error> {
-    let bytes = tokio::select! {
-        biased;
-        bytes = answer.collect() => bytes?,
-        _ = ending.wait_for(|ending| *ending) => return Err(Error::Stopping),
-    };
+pub(super) async fn whole(answer: Answer) -> Result<Bytes, Error> {
+    let bytes = answer.collect().await?;
     match serde_json::from_slice::<Seen>(&bytes) {
         // serde would read an array's items as the fields.
         Ok(_) if bytes.trim_ascii_start().starts_with(b"{") => Ok(bytes),

@@ -2,10 +2,9 @@
 
 use super::super::error::Error;
 use super::super::wire::{Chunk, Completion, ErrorBody, Usage};
+use super::line::Body;
 use super::{ANSWER_BYTES_MAX, Answer, sse};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -30,7 +29,7 @@ pub enum Piece {
 
 /// A reply as it arrives.
 pub struct Stream {
-    body: Option<Incoming>,
+    body: Option<Body>,
     parser: sse::Parser,
     pieces: VecDeque<Piece>,
     idle: Duration,
@@ -81,10 +80,10 @@ impl Stream {
                 self.let_connection_be_kept().await;
             }
             let Some(body) = &mut self.body else { return Ok(None) };
-            match timeout_at(self.until, body.frame()).await {
+            match timeout_at(self.until, body.data()).await {
                 Err(_) => return Err(self.late()),
-                Ok(Some(Ok(frame))) => self.take(frame.into_data().unwrap_or_default())?,
-                Ok(Some(Err(error))) => return Err(Error::Upstream(format!("the stream broke: {error}"))),
+                Ok(Some(Ok(data))) => self.take(data)?,
+                Ok(Some(Err(broken))) => return Err(Error::Upstream(format!("the stream broke: {broken}"))),
                 Ok(None) if self.finished => self.body = None,
                 Ok(None) => return Err(Error::Upstream("the stream ended in the middle of a reply".to_owned())),
             }
@@ -95,7 +94,7 @@ impl Stream {
     /// that does not end its body is not waited for.
     async fn let_connection_be_kept(&mut self) {
         if let Some(mut body) = self.body.take() {
-            let _ = timeout_at(Instant::now() + END_LIMIT, body.frame()).await;
+            let _ = timeout_at(Instant::now() + END_LIMIT, body.data()).await;
         }
     }
 
@@ -172,9 +171,9 @@ impl Stream {
     /// A server that does not stream answers in one piece.
     async fn take_whole(&mut self) -> Result<(), Error> {
         let Some(body) = self.body.take() else { return Ok(()) };
-        let collected = timeout_at(self.until, Limited::new(body, ANSWER_BYTES_MAX).collect()).await;
+        let collected = timeout_at(self.until, body.whole(ANSWER_BYTES_MAX)).await;
         let whole = collected.map_err(|_| self.late())?;
-        let bytes = whole.map_err(|error| Error::Upstream(format!("its answer broke: {error}")))?.to_bytes();
+        let bytes = whole.map_err(|broken| Error::Upstream(format!("its answer broke: {broken}")))?;
         let answer: Completion = serde_json::from_slice(&bytes)
             .map_err(|_| Error::Upstream("its answer is not a chat completion".to_owned()))?;
         self.model = Some(answer.model);

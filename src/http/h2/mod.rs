@@ -135,13 +135,16 @@ pub fn refusal<B>(request: &Request<B>, limits: &Limits) -> Option<Refusal> {
     if headers.iter().map(field_bytes).sum::<usize>() + line_bytes > limits.head_bytes_max {
         return Some(Refusal::HeadTooLarge);
     }
+    if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Some(Refusal::LengthRepeated);
+    }
     let mut hosts = headers.get_all(HOST).iter();
     match (request.uri().authority(), hosts.next(), hosts.next()) {
         (_, _, Some(_)) => Some(Refusal::HostRepeated),
         (Some(authority), _, _) if !is_authority(authority.as_str().as_bytes()) => Some(Refusal::HostInvalid),
         (None, Some(host), _) if !is_authority(host.as_bytes()) => Some(Refusal::HostInvalid),
         (None, None, None) => Some(Refusal::HostMissing),
-        (Some(authority), Some(host), None) if authority.as_str().as_bytes() != host.as_bytes() => {
+        (Some(authority), Some(host), None) if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {
             Some(Refusal::HostDiffers)
         }
         _ => None,

@@ -1,6 +1,7 @@
 //! The framing of a chunked body, byte by byte (RFC 9112, section 7.1), stricter than hyper reads it.
 
 use super::Refusal;
+use super::bytes::TOKEN;
 
 /// 15 digits are 2^60 bytes: more than any body, and no overflow.
 const SIZE_DIGITS_MAX: u8 = 15;
@@ -23,12 +24,57 @@ pub struct Chunks {
 enum Place {
     #[default]
     Size,
-    Extension,
+    Extension(Part),
     SizeLf,
     Data,
     DataCr,
     DataLf,
     Trailers,
+}
+
+/// Where in `; name = value; name = "value"` we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// A name has to come.
+    Semicolon,
+    Name,
+    /// Whitespace behind a name.
+    Named,
+    /// A value has to come.
+    Equals,
+    Token,
+    Quoted,
+    Escaped,
+    /// Behind the closing quote.
+    Closed,
+    /// Whitespace behind a value.
+    Valued,
+}
+
+impl Part {
+    /// The part that `byte` belongs to; `None`: the grammar has no such byte here.
+    fn next(self, byte: u8) -> Option<Part> {
+        let text = matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
+        match (self, byte) {
+            (Part::Quoted, b'"') => Some(Part::Closed),
+            (Part::Quoted, b'\\') => Some(Part::Escaped),
+            (Part::Quoted | Part::Escaped, _) => text.then_some(Part::Quoted),
+            (Part::Semicolon | Part::Equals | Part::Named | Part::Valued, b' ' | b'\t') => Some(self),
+            (Part::Name, b' ' | b'\t') => Some(Part::Named),
+            (Part::Token | Part::Closed, b' ' | b'\t') => Some(Part::Valued),
+            (Part::Name | Part::Named | Part::Token | Part::Closed | Part::Valued, b';') => Some(Part::Semicolon),
+            (Part::Name | Part::Named, b'=') => Some(Part::Equals),
+            (Part::Equals, b'"') => Some(Part::Quoted),
+            (Part::Semicolon | Part::Name, _) => TOKEN[usize::from(byte)].then_some(Part::Name),
+            (Part::Equals | Part::Token, _) => TOKEN[usize::from(byte)].then_some(Part::Token),
+            _ => None,
+        }
+    }
+
+    /// Whether the size line may end here.
+    fn may_end(self) -> bool {
+        matches!(self, Part::Name | Part::Token | Part::Closed)
+    }
 }
 
 /// What the next bytes of a chunked body are.
@@ -80,11 +126,14 @@ impl Chunks {
     fn on(&mut self, byte: u8) -> Result<(), Refusal> {
         self.place = match (self.place, byte) {
             (Place::Size, b'\r') if self.digits > 0 => Place::SizeLf,
-            (Place::Size, b';') if self.digits > 0 => Place::Extension,
+            (Place::Size, b';') if self.digits > 0 => Place::Extension(Part::Semicolon),
             (Place::Size, _) => return self.digit(byte),
-            (Place::Extension, b'\r') => Place::SizeLf,
-            (Place::Extension, b'\t' | b' '..=b'~' | 0x80..) => return self.extension(),
-            (Place::Extension, _) => return Err(Refusal::ChunkExtension),
+            (Place::Extension(part), b'\r') if part.may_end() => Place::SizeLf,
+            (Place::Extension(part), _) => {
+                let part = part.next(byte).ok_or(Refusal::ChunkExtension)?;
+                self.extension()?;
+                Place::Extension(part)
+            }
             (Place::SizeLf, b'\n') => return self.size_line_ended(),
             (Place::DataCr, b'\r') => Place::DataLf,
             (Place::DataLf, b'\n') => Place::Size,
@@ -141,6 +190,12 @@ mod tests {
     fn bodies_that_are_taken() {
         assert_eq!(read(b"3\r\nabc\r\nA;x=\"y\"\r\n0123456789\r\n000\r\n\r\n"), Ok((13, 2)));
         assert_eq!(read(b"00000000000000f\r\nab"), Ok((2, 0)));
+        for extension in
+            ["a", "a;b", "a=b;c", " a\t= b ; c =\"d\"", "a=\"\"", "a=\"; \\\" \\\\ \u{e9}\t\"; b", "!#$=%&'", "a;b ;c"]
+        {
+            let body = [b"2;", extension.as_bytes(), b"\r\nab\r\n0;", extension.as_bytes(), b"\r\n\r\n"].concat();
+            assert_eq!(read(&body), Ok((2, 2)), "{extension:?}");
+        }
     }
 
     #[test]
@@ -164,6 +219,22 @@ mod tests {
             (b"3;a\n", ChunkExtension),
             (b"3;a\0\r\n", ChunkExtension),
             (b"3;a\x7f\r\n", ChunkExtension),
+            (b"3;\r\n", ChunkExtension),
+            (b"3; \r\n", ChunkExtension),
+            (b"3;;a\r\n", ChunkExtension),
+            (b"3;=a\r\n", ChunkExtension),
+            (b"3;a=\r\n", ChunkExtension),
+            (b"3;a b\r\n", ChunkExtension),
+            (b"3;a \r\n", ChunkExtension),
+            (b"3;a=b c\r\n", ChunkExtension),
+            (b"3;a=b=c\r\n", ChunkExtension),
+            (b"3;\"a\"\r\n", ChunkExtension),
+            (b"3;a=\"b\r\n", ChunkExtension),
+            (b"3;a=\"b\\\"\r\n", ChunkExtension),
+            (b"3;a=\"b\"c\r\n", ChunkExtension),
+            (b"3;a=\"\0\"\r\n", ChunkExtension),
+            (b"3;\xe9\r\n", ChunkExtension),
+            (b"3;a:b\r\n", ChunkExtension),
             (b"3\r\nabcd\r\n", ChunkEnd),
             (b"3\r\nabc\n", ChunkEnd),
             (b"3\r\nabc\r\r", ChunkEnd),

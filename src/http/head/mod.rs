@@ -198,7 +198,12 @@ impl Scanner {
         }
     }
 
-    /// Whole heads so far: hyper sees so many requests, in this order, and not one more.
+    /// One more request passed by, between two others, that is not presented here: its bytes are known.
+    pub fn repeated(&mut self) {
+        self.requests += 1;
+    }
+
+    /// Whole heads so far: so many requests are seen, in this order, and not one more.
     pub fn requests(&self) -> u64 {
         self.requests
     }

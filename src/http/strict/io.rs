@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-impl<S: AsyncRead + Unpin> Strict<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Strict<S> {
     /// One read of the socket; false when it has ended.
     fn fill(&mut self, context: &mut Context<'_>, cursor: &mut ReadBufCursor<'_>) -> Poll<io::Result<bool>> {
         SCRATCH.with_borrow_mut(|scratch| {
@@ -18,13 +18,22 @@ impl<S: AsyncRead + Unpin> Strict<S> {
             if fresh.is_empty() {
                 return Poll::Ready(Ok(false));
             }
-            self.take_in(fresh, cursor);
+            let fresh = match self.kept {
+                Some(_) => self.answered_here(fresh, context)?,
+                None => fresh,
+            };
+            if !fresh.is_empty() {
+                self.take_in(fresh, cursor);
+            }
             Poll::Ready(Ok(true))
         })
     }
+}
 
+impl<S: AsyncRead + Unpin> Strict<S> {
     /// Without hyper: waits until the client says more, which is held for whoever reads then; false when the connection is to end.
     pub fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.forget();
         loop {
             if let Some(order) = self.ledger.order() {
                 self.obey(order);
@@ -73,7 +82,7 @@ impl<S: AsyncRead + Unpin> Strict<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> hyper::rt::Read for Strict<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for Strict<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -82,6 +91,7 @@ impl<S: AsyncRead + Unpin> hyper::rt::Read for Strict<S> {
         let this = &mut *self;
         let room = cursor.remaining();
         while cursor.remaining() == room && room > 0 {
+            ready!(this.poll_pay(context))?;
             if this.ready > 0 {
                 this.hand_over(&mut cursor);
                 break;
@@ -120,6 +130,7 @@ impl<S: AsyncRead + Unpin> hyper::rt::Read for Strict<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Strict<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_pay(context))?;
         if self.given_up() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -132,6 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Strict<S> {
         context: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_pay(context))?;
         if self.given_up() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -144,8 +156,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Strict<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_pay(context))?;
         ready!(Pin::new(&mut self.inner).poll_flush(context))?;
         self.all_taken();
+        self.flushed = self.ledger.answers();
         if self.end == End::Leaving && self.left() {
             // hyper waits for a read that was not ready; no socket will wake it for an end that was seen before.
             context.waker().wake_by_ref();
@@ -159,6 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Strict<S> {
             return Poll::Ready(Ok(()));
         }
         if !this.shut {
+            ready!(this.poll_pay(context))?;
             ready!(Pin::new(&mut this.inner).poll_shutdown(context))?;
             this.shut = true;
             this.ledger.enter(Phase::Linger, coarse_ms());

@@ -1,6 +1,7 @@
 //! What is known of one connection: written by the adapter and the service, read by the sweeper. Atomics only, one allocation.
 
 use super::super::head::Refusal;
+use super::again::{Again, Stand};
 use crate::sys::clock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +13,9 @@ pub const MARKER_PATH: &str = "/.refused";
 
 /// The marker as hyper reads it.
 pub const MARKER: &[u8] = b"GET /.refused HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
+
+/// The same in place of a HEAD, whose answer has no body.
+pub const MARKER_OF_HEAD: &[u8] = b"HEAD /.refused HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
 
 /// Idle for so long by the sweeper's looks, a connection gives hyper's buffers back.
 pub const REST_AFTER_MS: u64 = 1_000;
@@ -92,7 +96,6 @@ pub enum Overdue {
 }
 
 /// The facts of one connection. All times are [`clock::monotonic_ms`].
-#[derive(Debug)]
 pub struct Ledger {
     opened_ms: u64,
     streams: Option<Times>,
@@ -106,10 +109,14 @@ pub struct Ledger {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     body_bytes: AtomicU64,
+    uploading: AtomicU64,
     stalled_since_ms: AtomicU64,
     stalled_at_bytes: AtomicU64,
     order: AtomicU8,
     rest: AtomicU8,
+    again: AtomicU8,
+    kept: AtomicU64,
+    offer: Mutex<Option<Box<dyn Again>>>,
     swept_activity: AtomicU64,
     swept_ms: AtomicU64,
     waker: Mutex<Option<Waker>>,
@@ -131,10 +138,14 @@ impl Ledger {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             body_bytes: AtomicU64::new(0),
+            uploading: AtomicU64::new(0),
             stalled_since_ms: AtomicU64::new(0),
             stalled_at_bytes: AtomicU64::new(0),
             order: AtomicU8::new(0),
             rest: AtomicU8::new(Rest::Not as u8),
+            again: AtomicU8::new(Stand::Nothing as u8),
+            kept: AtomicU64::new(0),
+            offer: Mutex::new(None),
             swept_activity: AtomicU64::new(0),
             swept_ms: AtomicU64::new(now_ms),
             waker: Mutex::new(None),
@@ -184,6 +195,23 @@ impl Ledger {
     pub fn in_flight(&self) -> u64 {
         let answered = self.answered.load(Relaxed);
         self.arrived.load(Relaxed).saturating_sub(answered)
+    }
+
+    /// The service refused the last request that arrived, and could do so again: `offer` makes the answer of an equal one,
+    /// and is asked only once the request's bytes are at hand.
+    pub fn refused(&self, offer: impl FnOnce() -> Option<Box<dyn Again>>) {
+        let again = self.again.load(Relaxed);
+        if again == Stand::Nothing as u8 {
+            self.again.store(Stand::Wanted as u8, Relaxed);
+        } else if again == Stand::Kept as u8 && self.kept.load(Relaxed) == self.arrived.load(Relaxed) {
+            *self.offer.lock().unwrap_or_else(PoisonError::into_inner) = offer();
+            self.again.store(Stand::Offered as u8, Relaxed);
+        }
+    }
+
+    /// True while the body of the newest request that has arrived has not come whole; for HTTP/1, where one follows the other.
+    pub fn uploads(&self) -> bool {
+        self.uploading.load(Relaxed) == self.arrived.load(Relaxed)
     }
 
     /// Why this connection ends, once that is so; a body that could not be read for this reason is answered with it.
@@ -297,6 +325,27 @@ impl Ledger {
         self.phase.store(Phase::Idle as u8, Relaxed);
     }
 
+    /// Whether the next request's bytes are to be kept.
+    #[inline]
+    pub(super) fn wants_kept(&self) -> bool {
+        self.again.load(Relaxed) == Stand::Wanted as u8
+    }
+
+    /// They are those of this request, which has not arrived yet.
+    pub(super) fn kept(&self, number: u64) {
+        self.kept.store(number, Relaxed);
+        self.again.store(Stand::Kept as u8, Relaxed);
+    }
+
+    pub(super) fn forgotten(&self) {
+        self.again.store(Stand::Nothing as u8, Relaxed);
+    }
+
+    /// What the service offered for what was kept.
+    pub(super) fn take_offer(&self) -> Option<Box<dyn Again>> {
+        self.offer.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// What is known of a refused head's target.
     pub(super) fn refused_head(&self, bytes: &[u8]) {
         let target = bytes.iter().position(|byte| *byte == b' ').map_or(&[][..], |space| &bytes[space + 1..]);
@@ -317,6 +366,10 @@ impl Ledger {
     #[inline]
     pub(super) fn set_bytes_out(&self, bytes: u64) {
         self.bytes_out.store(bytes, Relaxed);
+    }
+
+    pub(super) fn set_uploading(&self, request: u64) {
+        self.uploading.store(request, Relaxed);
     }
 
     pub(super) fn set_body_bytes(&self, bytes: u64) {
@@ -358,6 +411,12 @@ impl Ledger {
 
     pub(super) fn wake_by(&self, waker: Waker) {
         *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
+    }
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ledger of {:?} since {} ms, {} in flight", self.phase(), self.since_ms(), self.in_flight())
     }
 }
 
@@ -457,5 +516,6 @@ mod tests {
     #[test]
     fn the_marker_is_what_its_path_says() {
         assert!(MARKER.starts_with(format!("GET {MARKER_PATH} HTTP/1.1\r\n").as_bytes()));
+        assert_eq!(MARKER_OF_HEAD, [b"HEAD", &MARKER[3..]].concat());
     }
 }

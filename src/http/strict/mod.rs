@@ -9,16 +9,20 @@
 //!   refused body:  hyper gets an error; whoever reads the body asks the ledger why
 //!   hyper ──► socket; at the end a client that still sends is drained, so that a reset does not eat the answer
 //! ```
-//! A connection holds no buffer of its own unless a head came in parts. No clock is read on a request that came and went whole.
+//! A connection holds no buffer of its own unless a head came in parts, or its last requests were refused ([`again`]). No clock
+//! is read on a request that came and went whole.
 //!
 //! Deliberately absent: timers (a sweeper orders through the [`Ledger`]), TLS, and every thought about what a request means.
 
+mod again;
 mod io;
 mod ledger;
 
-pub use ledger::{Ledger, MARKER, MARKER_PATH, Overdue, Phase, Times};
+pub use again::Again;
+pub use ledger::{Ledger, MARKER, MARKER_OF_HEAD, MARKER_PATH, Overdue, Phase, Times};
 
 use super::head::{Limits, Place, Refusal, Scanner};
+use again::Kept;
 use hyper::rt::ReadBufCursor;
 use nix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
@@ -48,12 +52,20 @@ pub struct Strict<S> {
     end: End,
     phase: Phase,
     phase_request: u64,
+    /// The request whose body has not come whole; 0: none.
+    uploading: u64,
     bytes_in: u64,
     bytes_out: u64,
     discarded: u64,
     stalled: bool,
     shut: bool,
     waker: Option<Waker>,
+    /// Answers that have ended and are written: hyper forgets what it has not written when it hears of the client's end.
+    flushed: u64,
+    kept: Option<Box<Kept>>,
+    /// Of answers that were given here.
+    owed: Vec<u8>,
+    unflushed: bool,
 }
 
 /// How the reading side goes on.
@@ -81,12 +93,17 @@ impl<S> Strict<S> {
             end: End::Open,
             phase: Phase::Idle,
             phase_request: 0,
+            uploading: 0,
             bytes_in: 0,
             bytes_out: 0,
             discarded: 0,
             stalled: false,
             shut: false,
             waker: None,
+            flushed: 0,
+            kept: None,
+            owed: Vec::new(),
+            unflushed: false,
         }
     }
 
@@ -101,8 +118,12 @@ impl<S> Strict<S> {
             return self.hold(fresh);
         }
         self.came(fresh);
+        let before = self.scanner.requests();
         let scan = self.scanner.scan(fresh);
         cursor.put_slice(&fresh[..scan.pass]);
+        if self.ledger.wants_kept() {
+            self.keep(fresh, scan.pass, before);
+        }
         self.held.extend_from_slice(&fresh[scan.pass..]);
         self.judged(scan.refusal);
     }
@@ -125,21 +146,29 @@ impl<S> Strict<S> {
         if let Some(refusal) = refusal {
             self.refuse(refusal);
         }
-        if self.phase != Phase::Idle && self.scanner.place() == Place::Between {
+        let place = self.scanner.place();
+        if self.phase != Phase::Idle && place == Place::Between {
             self.phase = Phase::Idle;
             self.ledger.idle();
+        }
+        let uploading = if place == Place::Body { self.scanner.requests() } else { 0 };
+        if uploading != self.uploading {
+            self.uploading = uploading;
+            self.ledger.set_uploading(uploading);
         }
     }
 
     fn refuse(&mut self, refusal: Refusal) {
         self.scanner.refuse(refusal);
+        let head = &self.held[self.ready..];
+        let marker = if head.trim_ascii_start().starts_with(b"HEAD ") { MARKER_OF_HEAD } else { MARKER };
         if self.scanner.place() == Place::RefusedHead {
-            self.ledger.refused_head(&self.held[self.ready..]);
+            self.ledger.refused_head(head);
         }
         self.held.truncate(self.ready);
         if self.scanner.place() == Place::RefusedHead {
             self.ledger.refuse(refusal, self.scanner.requests() + 1);
-            self.held.extend_from_slice(MARKER);
+            self.held.extend_from_slice(marker);
             self.ready = self.held.len();
             self.end = End::Marked;
         } else {
@@ -172,7 +201,7 @@ impl<S> Strict<S> {
 
     /// The socket has ended.
     fn ended(&mut self) {
-        let owed = !self.ledger.answered_all(self.scanner.requests());
+        let owed = self.flushed < self.scanner.requests();
         self.end = if owed && self.scanner.place() != Place::Body { End::Leaving } else { End::Eof };
         if self.end == End::Leaving {
             self.phase = Phase::Leaving;
@@ -182,7 +211,7 @@ impl<S> Strict<S> {
 
     /// Whether a client that ended its side has nothing more to get.
     fn left(&self) -> bool {
-        self.ledger.answered_all(self.scanner.requests()) || self.ledger.order() == Some(Overdue::Leaving)
+        self.flushed >= self.scanner.requests() || self.ledger.order() == Some(Overdue::Leaving)
     }
 
     /// Tells the ledger what is waited for; a clock is read only when that is new and not idleness.
