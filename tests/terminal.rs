@@ -1,8 +1,9 @@
-//! A person at a terminal: `chatcorn chat`.
+//! A person at a terminal: `chatcorn chat`, `chatcorn top`.
 
 use crate::support::{LIMIT, Server, Upstream, Way, until};
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs::File;
@@ -10,7 +11,7 @@ use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
-/// `chatcorn chat` in a terminal of its own.
+/// A command in a terminal of its own.
 struct Terminal {
     child: Child,
     keys: File,
@@ -25,9 +26,12 @@ fn chat(arguments: &[&str]) -> Command {
 
 impl Terminal {
     fn open(server: &Server) -> Terminal {
+        Terminal::of(chat(&[&format!("http://{}", server.address)]))
+    }
+
+    fn of(mut command: Command) -> Terminal {
         let pty = openpty(None, None).unwrap();
         let end = || Stdio::from(pty.slave.try_clone().unwrap());
-        let mut command = chat(&[&format!("http://{}", server.address)]);
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         let mut output = File::from(pty.master.try_clone().unwrap());
         let screen = Arc::new(Mutex::new(String::new()));
@@ -94,6 +98,20 @@ fn pipe(arguments: &[&str], key: Option<&str>, text: &str) -> Output {
 fn asked(upstream: &Upstream) -> Vec<String> {
     let body: Value = serde_json::from_str(&upstream.requests.recv_timeout(LIMIT).unwrap()).unwrap();
     body["messages"].as_array().unwrap().iter().map(|one| one["content"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn an_operator_watches_and_leaves_by_a_key() {
+    let server = Server::start_with(&[], &[]);
+    for keys in ["q", "xq", "\x03", "\x1b"] {
+        let mut terminal = Terminal::of(server.ordering(&["top"]));
+        terminal.expect("q leaves");
+        let shows = |terminal: &Terminal| tcgetattr(&terminal.keys).unwrap().local_flags.contains(LocalFlags::ECHO);
+        assert!(!shows(&terminal), "keys are not shown");
+        terminal.keys.write_all(keys.as_bytes()).unwrap();
+        assert!(terminal.wait().success());
+        assert!(shows(&terminal), "the terminal is as it was");
+    }
 }
 
 #[test]

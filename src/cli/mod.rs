@@ -4,6 +4,7 @@ mod ask;
 pub mod audit;
 pub mod chat;
 pub mod key;
+mod keyboard;
 pub mod limits;
 pub mod logs;
 pub mod order;

@@ -1,6 +1,7 @@
 //! `chatcorn status`, `top`, `metrics`, `reload`, `upgrade`, `stop`, `reopen`, `scale`: what a running server is asked, and how it is shown.
 
 use super::ask::ask;
+use super::keyboard::Keyboard;
 use super::table;
 use crate::master::control::words::{Answer, Request};
 use serde_json::Value;
@@ -88,18 +89,24 @@ fn show(status: &Value, json: bool) -> Result<(), String> {
 
 fn top(socket: &Path) -> Result<(), String> {
     let terminal = std::io::stdout().is_terminal();
+    let keyboard = terminal.then(Keyboard::take).flatten();
+    let hint = if keyboard.is_some() { "   q leaves" } else { "" };
     let mut former = None;
     loop {
         let status = status(socket)?;
         let rate = former.as_ref().map_or(0.0, |former| table::requests(&status) - table::requests(former));
         // Home and clear: one write a screen, so that it does not flicker.
         let clear = if terminal { "\x1b[H\x1b[2J" } else { "" };
-        let screen = format!("{clear}{rate:.0} requests/s\n{}", table::status(&status));
+        let screen = format!("{clear}{rate:.0} requests/s{hint}\n{}", table::status(&status));
         if print(&screen).is_err() {
             return Ok(());
         }
         former = Some(status);
-        std::thread::park_timeout(TOP_EVERY);
+        match &keyboard {
+            Some(keyboard) if keyboard.leaves(TOP_EVERY) => return Ok(()),
+            Some(_) => {}
+            None => std::thread::park_timeout(TOP_EVERY),
+        }
     }
 }
 

@@ -83,9 +83,12 @@ async fn accept(
     (lane, crew): (Lane, &Crew),
     balance: &mut Balance,
 ) {
-    while !balance.superfluous(clock::monotonic_ms()) {
-        let Ok(mut ready) = listener.readable().await else { return };
-        if !balance.takes(clock::monotonic()) {
+    while let Ok(mut ready) = listener.readable().await {
+        let now = clock::monotonic();
+        if balance.superfluous(now.as_millis() as u64) {
+            return;
+        }
+        if !balance.takes(now) {
             match waiting(listener) {
                 true => crew.called(RECHECK).await,
                 false => {

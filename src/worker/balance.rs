@@ -28,6 +28,8 @@ pub struct Balance {
     board: Board,
     own: Lane,
     slot: usize,
+    /// Among its worker's loops.
+    number: u64,
     connections_max: u64,
     lane_lead: u64,
     blocked_since: Option<Duration>,
@@ -40,7 +42,8 @@ impl Balance {
     /// are more cores than workers.
     pub fn new(board: Board, own: Lane, slot: usize, connections_max: u64, roomy: bool) -> Balance {
         let lane_lead = if roomy { LANE_LEAD } else { LANE_LEAD_CROWDED };
-        Balance { board, own, slot, connections_max, lane_lead, blocked_since: None, suspects: Vec::new() }
+        let number = board.slot(slot).lanes().position(|lane| lane.same(&own)).unwrap_or_default() as u64;
+        Balance { board, own, slot, number, connections_max, lane_lead, blocked_since: None, suspects: Vec::new() }
     }
 
     /// Sets this loop's handicap: it must not be given everything because it is new.
@@ -53,12 +56,12 @@ impl Balance {
     /// True when no earlier loop of its worker is to take what comes: this one watches the door then.
     pub fn needed(&self, now_ms: u64) -> bool {
         self.earlier(now_ms)
-            .all(|(number, lane)| lane.weight() + number * self.lane_lead >= self.number() * self.lane_lead)
+            .all(|(number, lane)| lane.weight() + number * self.lane_lead >= self.number * self.lane_lead)
     }
 
     /// True when an earlier loop has so much room again that this one need not watch the door.
     pub fn superfluous(&self, now_ms: u64) -> bool {
-        let threshold = self.number() * self.lane_lead;
+        let threshold = self.number * self.lane_lead;
         self.earlier(now_ms)
             .any(|(number, lane)| lane.weight() + number * self.lane_lead < threshold - self.lane_lead / 2)
     }
@@ -72,10 +75,6 @@ impl Balance {
     fn earlier(&self, now_ms: u64) -> impl Iterator<Item = (u64, Lane)> {
         let lanes = (0u64..).zip(self.board.slot(self.slot).lanes());
         lanes.take_while(|(_, lane)| !lane.same(&self.own)).filter(move |(_, lane)| lane.live(now_ms))
-    }
-
-    fn number(&self) -> u64 {
-        self.board.slot(self.slot).lanes().position(|lane| lane.same(&self.own)).unwrap_or_default() as u64
     }
 
     /// True when this loop should take a connection that waits.
@@ -115,7 +114,7 @@ impl Balance {
     }
 
     fn siblings(&self, worker: Slot) -> impl Iterator<Item = Lane> {
-        let rank = self.own.weight() + self.number() * self.lane_lead;
+        let rank = self.own.weight() + self.number * self.lane_lead;
         let ranked = worker.lanes().enumerate();
         ranked
             .filter(move |(number, lane)| lane.weight() + *number as u64 * self.lane_lead < rank)

@@ -171,6 +171,13 @@ impl Server {
         program(&self.home, &[]).args(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
+    /// Such a command, to be begun on a terminal.
+    pub fn ordering(&self, arguments: &[&str]) -> Command {
+        let mut command = program(&self.home, &[]);
+        command.args(arguments);
+        command
+    }
+
     /// The same with these variables too.
     pub fn order_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
         let mut command = program(&self.home, &[]);
