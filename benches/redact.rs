@@ -2,6 +2,8 @@
 //!
 //! With files as arguments: how many of their lines the redactor alters, and the first of them.
 
+mod redact_hunt;
+
 use chatcorn::log::redact::{Redactor, Trail};
 use std::borrow::Cow;
 use std::hint::black_box;
@@ -32,11 +34,12 @@ fn main() {
         show(name, rate(&redactor, &[line]), normal)
     });
     let known = known.fold(0.0, f64::max);
-    let found = hunt(&redactor, normal);
+    let found = redact_hunt::hunt(&redactor, normal);
+    redact_hunt::hunt_short(&redactor);
     // Rows for bin/bench: what, value, goal.
     println!("\nrow\tredactor, ordinary lines of 1 KiB\t{normal:.0} MB/s a core\t>= 200 MB/s");
     println!("row\tredactor, worst of {} known inputs\t{known:.1}x the cost a byte\t<= 3x", INPUTS.len());
-    println!("row\tredactor, worst found by {HUNT_ROUNDS} tries\t{found:.1}x the cost a byte\t<= 3x");
+    println!("row\tredactor, worst found by {} tries\t{found:.1}x the cost a byte\t<= 3x", redact_hunt::TRIES);
 }
 
 /// What a secret of each family costs in an ordinary line, beside the same line without one.
@@ -141,6 +144,13 @@ const INPUTS: &[(&str, &str)] = &[
     ("a secret in each 64", "level=info user=bob password=4f9a8b7c6d5e4f3a2b1c0d9e n=1 rest=ok"),
 ];
 
+fn roll(dice: &mut u64, sides: usize) -> usize {
+    *dice ^= *dice << 13;
+    *dice ^= *dice >> 7;
+    *dice ^= *dice << 17;
+    (*dice % sides as u64) as usize
+}
+
 fn rate(redactor: &Redactor, lines: &[Vec<u8>]) -> f64 {
     let mut best: f64 = 0.0;
     for _ in 0..3 {
@@ -178,128 +188,4 @@ fn altered(redactor: &Redactor, files: &[String]) {
         }
     }
     println!("{count} of {total} lines altered: {:.3} in 1000", count as f64 * 1000.0 / total.max(1) as f64);
-}
-
-/// Looks for slower input: lines of a few pieces each, of which the slowest are changed a little, again and again.
-fn hunt(redactor: &Redactor, normal: f64) -> f64 {
-    let mut words: Vec<String> = chatcorn::log::redact::literals();
-    words.extend(GLUE.iter().chain(INPUTS.iter().map(|(_, piece)| piece)).map(|piece| (*piece).to_owned()));
-    let mut dice = 0x9e37_79b9_7f4a_7c15u64;
-    let mut slowest: Vec<(f64, Vec<usize>)> = Vec::new();
-    for round in 0..HUNT_ROUNDS {
-        let pieces = if round % 4 == 0 || slowest.is_empty() {
-            (0..1 + roll(&mut dice, 5)).map(|_| roll(&mut dice, words.len())).collect()
-        } else {
-            let parent = roll(&mut dice, slowest.len());
-            changed(slowest[parent].1.clone(), &mut dice, words.len())
-        };
-        if slowest.iter().any(|(_, known)| *known == pieces) {
-            continue;
-        }
-        let cost = normal / quick_rate(redactor, &line_of(&pieces, &words));
-        slowest.push((cost, pieces));
-        slowest.sort_by(|a, b| b.0.total_cmp(&a.0));
-        slowest.truncate(24);
-    }
-    println!("\nfound by {HUNT_ROUNDS} tries at slower ones:");
-    let shown = slowest.iter().take(8).map(|(_, pieces)| {
-        let line = line_of(pieces, &words);
-        let piece: String = pieces.iter().map(|piece| words[*piece].as_str()).collect();
-        show(&format!("{piece:?}"), rate(redactor, &[line]), normal)
-    });
-    shown.fold(0.0, f64::max)
-}
-
-const HUNT_ROUNDS: usize = 6_000;
-const GLUE: &[&str] = &[
-    " ",
-    "=",
-    ":",
-    ": ",
-    "\"",
-    "'",
-    "\\\"",
-    "\\\\\\\"",
-    "\\n",
-    "\\\\n",
-    "\n",
-    "a",
-    "1",
-    "aB3",
-    "a1b2c3d4",
-    "/",
-    "@",
-    "?",
-    "&",
-    "<",
-    ">",
-    "(",
-    "[",
-    "{",
-    "}",
-    "]",
-    ")",
-    "name=\"",
-    "value=\"",
-    ",",
-    ";",
-    "-",
-    "--",
-    "_",
-    ".",
-    "%3d",
-    "%22",
-    "\\u003a",
-    "&quot;",
-    "x",
-    "Digest ",
-    "Basic ",
-    "BEGIN ",
-    "-----END",
-    "user:pass",
-    "0123456789abcdef",
-    "$",
-    "|",
-    "is ",
-    "`",
-    "==",
-    "\r\n\r\n",
-    "\\r\\n\\r\\n",
-    "Content-Disposition: form-data; name=",
-    "eyJhbGciOiJIUzI1NiJ9.",
-    "QWxhZGRpbjpvcGVu",
-];
-
-fn roll(dice: &mut u64, sides: usize) -> usize {
-    *dice ^= *dice << 13;
-    *dice ^= *dice >> 7;
-    *dice ^= *dice << 17;
-    (*dice % sides as u64) as usize
-}
-
-fn changed(mut pieces: Vec<usize>, dice: &mut u64, words: usize) -> Vec<usize> {
-    let at = roll(dice, pieces.len());
-    match roll(dice, 4) {
-        0 if pieces.len() > 1 => drop(pieces.remove(at)),
-        1 if pieces.len() < 8 => pieces.insert(at, roll(dice, words)),
-        2 if pieces.len() < 8 => pieces.push(pieces[at]),
-        _ => pieces[at] = roll(dice, words),
-    }
-    pieces
-}
-
-fn line_of(pieces: &[usize], words: &[String]) -> Vec<u8> {
-    let piece: Vec<u8> = pieces.iter().flat_map(|piece| words[*piece].bytes()).collect();
-    piece.into_iter().cycle().take(1024).collect()
-}
-
-/// The best of a few short looks: enough to choose by.
-fn quick_rate(redactor: &Redactor, line: &[u8]) -> f64 {
-    let look = |_| {
-        let begun = Instant::now();
-        black_box(redactor.line_after(black_box(line), &mut Trail::default()));
-        begun.elapsed()
-    };
-    let best = (0..7).map(look).min().unwrap_or_default();
-    line.len() as f64 / best.as_secs_f64() / 1e6
 }

@@ -222,7 +222,7 @@ impl Intake {
         let _held = self.hold(announced.unwrap_or(self.bytes_max))?;
         let body = Limited::new(body, usize::try_from(self.bytes_max).unwrap_or(usize::MAX));
         let read = match ledger.reader_times() {
-            None => body.collect().await.map(|whole| whole.to_bytes()),
+            None => whole(body).await,
             Some(times) => match timed(body, times).await {
                 Some(read) => read,
                 None => return Err(Fault::from(Refusal::BodyTimeout)),
@@ -250,6 +250,20 @@ impl Intake {
             false => Err(Fault::new(Code::Overloaded, "Too many uploads at once. Try again shortly.").retry_after(1)),
         }
     }
+}
+
+/// Reads a body; one that came in one piece is that piece.
+async fn whole(mut body: Limited<&mut Upload>) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+    let Some(first) = body.frame().await else { return Ok(Bytes::new()) };
+    let first = first?.into_data().unwrap_or_default();
+    if http_body::Body::is_end_stream(&body) {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::from(first);
+    while let Some(frame) = body.frame().await {
+        whole.extend_from_slice(&frame?.into_data().unwrap_or_default());
+    }
+    Ok(whole.freeze())
 }
 
 /// Reads a body that no sweeper watches; `None`: it is too slow.

@@ -3,11 +3,15 @@
 //! A secret that is percent-encoded, `\u`-escaped or HTML-escaped, also twice over, is found in the shadow and cut out of
 //! the original.
 
+use std::ops::Range;
+
 /// The shadow of a text.
 pub(super) struct Shadow {
     pub(super) text: Vec<u8>,
     /// Where stretches begin that lie in the original as they lie here: offset here, offset there.
     stretches: Vec<(u32, u32)>,
+    /// What it has cost to make it, in nanoseconds.
+    cost: usize,
 }
 
 /// A shadow begins so far before the first escape: a name and its separator.
@@ -15,38 +19,88 @@ const LEAD_BYTES: usize = 160;
 /// An escape in an escape in an escape.
 const DEPTH_MAX: usize = 5;
 
-impl Shadow {
-    /// Where the shadow of `text` begins; nothing when nothing in it is escaped.
-    pub(super) fn begins(text: &[u8]) -> Option<usize> {
-        first_escape(text).map(|first| first.saturating_sub(LEAD_BYTES))
+/// The first escape of a text, and what it cost to find it.
+pub(super) struct First {
+    found: Option<Escape>,
+    pub(super) cost: usize,
+}
+
+impl First {
+    /// Looks for it.
+    pub(super) fn of(text: &[u8]) -> First {
+        let mut cost = 0;
+        let found = next_escape(text, 0, &mut cost);
+        First { found, cost }
     }
 
-    /// The shadow of `text` from a little before its first escape on; none when nothing in it is escaped.
-    pub(super) fn of(text: &[u8]) -> Option<Shadow> {
-        let first = first_escape(text)?;
-        let from = first.saturating_sub(LEAD_BYTES);
+    /// Where the shadow of its text begins; nothing when nothing in it is escaped.
+    pub(super) fn lead(&self) -> Option<usize> {
+        self.found.map(|first| (first.at as usize).saturating_sub(LEAD_BYTES))
+    }
+}
+
+/// True when something in `text` may be an escape.
+pub(super) fn suspicious(text: &[u8]) -> bool {
+    introducer(text, 0).is_some()
+}
+
+impl Shadow {
+    /// The shadow of `text` from a little before its first escape on; none when nothing in it is escaped, or when to
+    /// make it and to scan it would cost more than `worth`.
+    pub(super) fn of(text: &[u8], first: &First, worth: usize) -> Option<Shadow> {
+        let from = first.lead()?;
         let length = text.len() - from;
-        let mut shadow = Shadow { text: Vec::with_capacity(length), stretches: Vec::with_capacity(2 + length / 2) };
-        shadow.stretches.push((0, from as u32));
-        shadow.text.extend_from_slice(&text[from..first]);
-        let mut at = first;
-        while at < text.len() {
-            match escape(text, at) {
-                Some((byte, end)) => {
-                    shadow.stretches.push((shadow.text.len() as u32, at as u32));
-                    shadow.text.push(byte);
-                    at = end;
-                }
-                None => {
-                    let from = at;
-                    at = introducer(text, past(text, at)).unwrap_or(text.len());
-                    shadow.stretch(from);
-                    shadow.text.extend_from_slice(&text[from..at]);
-                }
+        let mut shadow =
+            Shadow { text: Vec::with_capacity(length), stretches: Vec::with_capacity(2 + length / 2), cost: MADE_COST };
+        let (mut taken, mut next) = (from, first.found);
+        while let Some(escape) = next {
+            shadow.plain(text, taken..escape.at as usize);
+            shadow.undo(text, escape);
+            if shadow.whole_cost() > worth {
+                return None;
             }
+            taken = escape.end();
+            next = next_escape(text, taken, &mut shadow.cost);
         }
+        shadow.plain(text, taken..text.len());
         shadow.stretches.push((shadow.text.len() as u32, text.len() as u32));
-        Some(shadow)
+        (shadow.whole_cost() <= worth).then_some(shadow)
+    }
+
+    /// Takes what an escape stands for in its place.
+    #[inline]
+    fn undo(&mut self, text: &[u8], escape: Escape) {
+        self.stretches.push((self.text.len() as u32, escape.at));
+        if escape.byte != UNSEEN {
+            self.text.push(escape.byte as u8);
+        }
+        let once = if text[escape.at as usize] == b'%' { 3 } else { 6 };
+        let deep = escape.length > once || introduces(escape.byte as u8);
+        self.cost += match (deep, once) {
+            (true, _) => DEEP_COST + usize::from(escape.length),
+            (false, 3) => ESCAPE_COST,
+            (false, _) => WORDY_COST,
+        };
+    }
+
+    /// Takes over what is no escape.
+    #[inline]
+    fn plain(&mut self, text: &[u8], range: Range<usize>) {
+        if range.is_empty() {
+            return;
+        }
+        self.stretch(range.start);
+        self.cost += PLAIN_COST + range.len() / SWIFT_BYTES;
+        if range.len() < SHORT_BYTES {
+            range.for_each(|at| self.text.push(text[at]));
+        } else {
+            self.text.extend_from_slice(&text[range]);
+        }
+    }
+
+    /// What it cost to make it, and what it costs to scan it.
+    pub(super) fn whole_cost(&self) -> usize {
+        self.cost + self.text.len() * SCAN_EIGHT_BYTES / 8
     }
 
     /// What comes next lies at `there` in the original: a stretch of its own, unless the last one goes on.
@@ -56,11 +110,6 @@ impl Shadow {
         if !goes_on {
             self.stretches.push((here, there as u32));
         }
-    }
-
-    /// How many escapes and stretches between them it was made of.
-    pub(super) fn escapes(&self) -> usize {
-        self.stretches.len()
     }
 
     /// Where `at` in the shadow lies in the original.
@@ -80,18 +129,35 @@ pub(super) fn tail(text: &[u8], at: usize) -> usize {
     at + text[at..].iter().take_while(|byte| goes_on(byte)).count()
 }
 
-fn first_escape(text: &[u8]) -> Option<usize> {
-    let mut at = introducer(text, 0)?;
+/// The next escape at or after `from`.
+#[inline]
+fn next_escape(text: &[u8], from: usize, cost: &mut usize) -> Option<Escape> {
+    // Where one ends the next begins, in a text that is all escapes.
+    if from < text.len()
+        && suspects(text, from)
+        && let Some(escape) = escape(text, from)
+    {
+        return Some(escape);
+    }
+    later_escape(text, from, cost)
+}
+
+#[inline(never)]
+fn later_escape(text: &[u8], mut from: usize, cost: &mut usize) -> Option<Escape> {
     loop {
-        if escape(text, at).is_some() {
-            return Some(at);
+        let at = introducer(text, from);
+        *cost += FAILED_COST + (at.unwrap_or(text.len()) - from) / SWIFT_BYTES;
+        let at = at?;
+        if let Some(escape) = escape(text, at) {
+            return Some(escape);
         }
-        at = introducer(text, past(text, at))?;
+        from = past(text, at);
     }
 }
 
 /// Behind what begins no escape at `at`: a run of backslashes is one question, not one for each; of a longer one than
 /// an escape may have, its end is another.
+#[inline]
 fn past(text: &[u8], at: usize) -> usize {
     if text[at] != b'\\' {
         return at + 1;
@@ -100,27 +166,25 @@ fn past(text: &[u8], at: usize) -> usize {
     at + if same > SLASHES_MAX { (same - SLASHES_MAX).max(1) } else { same }
 }
 
-/// The first byte at or after `from` that may begin an escape. Whole blocks without one are passed over; in others each
-/// byte is looked at, for there may be many.
+/// The first place at or after `from` whose three bytes may begin an escape.
 fn introducer(text: &[u8], from: usize) -> Option<usize> {
-    let introduces = |byte: &u8| matches!(byte, b'%' | b'\\' | b'&');
     let mut at = from;
     loop {
-        let near = text.len().min(at + 8);
-        at = match text.get(at..near)?.iter().position(introduces) {
-            Some(steps) => at + steps,
-            None => swift(text, near)?,
-        };
-        if begins(text, at) {
-            return Some(at);
+        if at >= text.len() {
+            return None;
         }
-        at = past(text, at);
+        // Byte by byte for a while, for there may be many; then in blocks, for there may be none.
+        let near = text.len().min(at + NEAR_BYTES);
+        if let Some(found) = (at..near).find(|at| suspects(text, *at)) {
+            return Some(found);
+        }
+        at = swift(text, near)?;
     }
 }
 
 /// The first byte at or after `at` that introduces escapes, looked for in blocks.
 fn swift(text: &[u8], mut at: usize) -> Option<usize> {
-    let introduces = |byte: &u8| matches!(byte, b'%' | b'\\' | b'&');
+    let introduces = |byte: &u8| matches!(byte, b'%' | b'\\' | b'&' | 0xc2 | 0xe2 | 0xef);
     loop {
         let block = text.get(at..text.len().min(at + BLOCK_BYTES)).filter(|block| !block.is_empty())?;
         if block.iter().fold(false, |any, byte| any | introduces(byte)) {
@@ -130,50 +194,159 @@ fn swift(text: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
+const NEAR_BYTES: usize = 24;
 const BLOCK_BYTES: usize = 32;
+/// Bytes passed over in a nanosecond.
+const SWIFT_BYTES: usize = 4;
+/// What an escape costs to undo, and what looks like one and is none, in nanoseconds.
+const ESCAPE_COST: usize = 4;
+const WORDY_COST: usize = 13;
+const PLAIN_COST: usize = 5;
+/// So few bytes are taken over one by one.
+const SHORT_BYTES: usize = 12;
+const FAILED_COST: usize = 9;
 
-/// True where an escape may begin: the next bytes fit.
-fn begins(text: &[u8], at: usize) -> bool {
-    match (text[at], text.get(at + 1)) {
-        (b'%', Some(next)) => nibble(*next).is_some() && text.get(at + 2).is_some_and(|low| nibble(*low).is_some()),
-        (b'\\', Some(_)) => {
-            let after = text[at..].iter().take(SLASHES_MAX + 1).take_while(|byte| **byte == b'\\').count();
-            match text.get(at + after) {
-                Some(b'u') => text[at + after + 1..].starts_with(b"00"),
-                next => matches!(next, Some(b'x' | b'/')),
+/// What it costs to make a shadow of nothing, and to scan eight bytes of one.
+const MADE_COST: usize = 60;
+const SCAN_EIGHT_BYTES: usize = 19;
+/// What an escape of an escape costs, beside its bytes.
+const DEEP_COST: usize = 16;
+
+/// What introduces escapes, a bit for each, and under the same bits what may come second and third.
+const PERCENT: u8 = 1;
+const AMPERSAND: u8 = 2;
+/// `\\u` and `\/`; `\u0041`, `\x41`, `\101`.
+const DOUBLED: u8 = 4;
+const NAMED: u8 = 8;
+/// First bytes of characters that are not seen, or seen as another: UTF-8 of U+00A0, U+00AD, U+200B, U+FF1D.
+const LATIN: u8 = 16;
+const GENERAL: u8 = 32;
+const WIDE: u8 = 64;
+
+const INTRODUCES: [u8; 256] = {
+    let mut table = [0; 256];
+    table[b'%' as usize] = PERCENT;
+    table[b'&' as usize] = AMPERSAND;
+    table[b'\\' as usize] = DOUBLED | NAMED;
+    table[0xc2] = LATIN;
+    table[0xe2] = GENERAL;
+    table[0xef] = WIDE;
+    table
+};
+
+const FOLLOWS: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let of = byte as u8;
+        table[byte] = if of.is_ascii_hexdigit() { PERCENT } else { 0 }
+            | if matches!(of, b'#' | b'q' | b'a' | b'l' | b'g' | b'e' | b'n') { AMPERSAND } else { 0 }
+            | if matches!(of, b'/' | b'\\') { DOUBLED } else { 0 }
+            | if matches!(of, b'u' | b'x' | b'0' | b'1') { NAMED } else { 0 }
+            | if matches!(of, 0xa0 | 0xad) { LATIN } else { 0 }
+            | if matches!(of, 0x80 | 0x81) { GENERAL } else { 0 }
+            | if matches!(of, 0xbb..=0xbd) { WIDE } else { 0 };
+        byte += 1;
+    }
+    table
+};
+
+const THIRDS: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let of = byte as u8;
+        table[byte] = DOUBLED
+            | LATIN
+            | WIDE
+            | if of.is_ascii_hexdigit() { PERCENT | NAMED } else { 0 }
+            | if matches!(of, b'm' | b'p' | b'u' | b't' | b'q' | b'b' | b'x' | b'X' | b'0'..=b'9') {
+                AMPERSAND
+            } else {
+                0
             }
-        }
-        (b'&', Some(next)) => {
-            let second = text.get(at + 2).copied().unwrap_or(0);
-            matches!(
-                (*next, second),
-                (b'#', _) | (b'q', b'u') | (b'a', b'm' | b'p') | (b'l' | b'g', b't') | (b'e', b'q')
-            )
-        }
-        _ => false,
+            | if of == b'{' { NAMED } else { 0 }
+            | if matches!(of, 0x8b..=0x8f | 0xa0) { GENERAL } else { 0 };
+        byte += 1;
+    }
+    table
+};
+
+/// True where three bytes may begin an escape.
+#[inline]
+fn suspects(text: &[u8], at: usize) -> bool {
+    let byte = |at: usize| usize::from(text.get(at).copied().unwrap_or(0));
+    INTRODUCES[byte(at)] & FOLLOWS[byte(at + 1)] & THIRDS[byte(at + 2)] != 0
+}
+
+#[inline]
+fn introduces(byte: u8) -> bool {
+    INTRODUCES[usize::from(byte)] != 0
+}
+
+/// Where an escape stands, how long it is, and what it stands for in the end. Small, for it is handed on in registers.
+#[derive(Clone, Copy)]
+struct Escape {
+    at: u32,
+    length: u16,
+    /// [`UNSEEN`] for what is not seen.
+    byte: u16,
+}
+
+const UNSEEN: u16 = 256;
+
+impl Escape {
+    #[inline]
+    fn new(at: usize, end: usize, byte: u8) -> Escape {
+        Escape { at: at as u32, length: (end - at) as u16, byte: u16::from(byte) }
+    }
+
+    #[inline]
+    fn end(self) -> usize {
+        self.at as usize + usize::from(self.length)
     }
 }
 
-/// The byte that the escape at `at` stands for in the end, and the escape's end.
-fn escape(text: &[u8], at: usize) -> Option<(u8, usize)> {
-    if !begins(text, at) {
-        return None;
-    }
-    // Most are a percent sign and two digits, and stand for nothing that is an escape again.
+/// The escape at `at`.
+#[inline]
+fn escape(text: &[u8], at: usize) -> Option<Escape> {
     if let [b'%', high, low, ..] = text[at..] {
         let byte = nibble(high)? << 4 | nibble(low)?;
-        if !matches!(byte, b'%' | b'&' | b'\\') {
-            return Some((byte, at + 3));
+        // Most stand for nothing that is an escape again.
+        if !introduces(byte) || byte >= 0x80 {
+            return Some(Escape::new(at, at + 3, byte));
         }
     }
-    let (mut byte, mut end) = follow(text, text[at], at + 1, false)?;
+    other_escape(text, at)
+}
+
+#[inline(never)]
+fn other_escape(text: &[u8], at: usize) -> Option<Escape> {
+    let first = text[at];
+    if first >= 0x80 {
+        return character(text, at);
+    }
+    let (mut byte, mut end) = follow(text, first, at + 1, false)?;
     for _ in 1..DEPTH_MAX {
         match follow(text, byte, end, true) {
             Some(deeper) => (byte, end) = deeper,
             None => break,
         }
     }
-    Some((byte, end))
+    Some(Escape::new(at, end, byte))
+}
+
+/// A character that is not seen, a blank that is none, or a letter of ASCII in full width.
+fn character(text: &[u8], at: usize) -> Option<Escape> {
+    let unseen = |length| Some(Escape { at: at as u32, length, byte: UNSEEN });
+    match text[at..] {
+        [0xc2, 0xa0, ..] => Some(Escape::new(at, at + 2, b' ')),
+        [0xc2, 0xad, ..] => unseen(2),
+        [0xe2, 0x80, 0x8b..=0x8f, ..] | [0xe2, 0x81, 0xa0, ..] | [0xef, 0xbb, 0xbf, ..] => unseen(3),
+        [0xef, 0xbc, low @ 0x81..=0xbf, ..] => Some(Escape::new(at, at + 3, low - 0x60)),
+        [0xef, 0xbd, low @ 0x80..=0x9e, ..] => Some(Escape::new(at, at + 3, low - 0x20)),
+        _ => None,
+    }
 }
 
 /// What `byte` stands for together with what follows it at `at`.
@@ -198,39 +371,79 @@ fn digit(text: &[u8], at: usize, deeper: bool) -> Option<(u8, usize)> {
     }
 }
 
-const ENTITIES: [(&[u8], u8); 6] =
-    [(b"quot;", b'"'), (b"apos;", b'\''), (b"amp;", b'&'), (b"lt;", b'<'), (b"gt;", b'>'), (b"equals;", b'=')];
-
 /// `quot;`, `#34;`, `#x22;` after an `&`.
 fn entity(text: &[u8], at: usize) -> Option<(u8, usize)> {
-    let rest = &text[at..text.len().min(at + 8)];
-    if let [b'#', number @ ..] = rest {
-        let end = number.iter().position(|byte| *byte == b';')?;
-        let number = std::str::from_utf8(&number[..end]).ok()?;
-        let code = match number.strip_prefix(['x', 'X']) {
-            Some(digits) => u8::from_str_radix(digits, 16),
-            None => number.parse(),
-        };
-        return code.ok().filter(u8::is_ascii).map(|byte| (byte, at + 2 + end));
+    let named = |word: &[u8], byte: u8| text[at..].starts_with(word).then_some((byte, at + word.len()));
+    match (text.get(at)?, text.get(at + 1)?) {
+        (b'#', b'x' | b'X' | b'0'..=b'9') => numeric(text, at + 1),
+        (b'q', b'u') => named(b"quot;", b'"'),
+        (b'a', b'p') => named(b"apos;", b'\''),
+        (b'a', b'm') => named(b"amp;", b'&'),
+        (b'l', b't') => named(b"lt;", b'<'),
+        (b'g', b't') => named(b"gt;", b'>'),
+        (b'e', b'q') => named(b"equals;", b'='),
+        (b'n', b'b') => named(b"nbsp;", b' '),
+        _ => None,
     }
-    ENTITIES.iter().find(|(name, _)| rest.starts_with(name)).map(|(name, byte)| (*byte, at + name.len()))
 }
+
+/// `34;` or `x22;` after `&#`.
+fn numeric(text: &[u8], at: usize) -> Option<(u8, usize)> {
+    let radix = if matches!(text.get(at)?, b'x' | b'X') { 16 } else { 10 };
+    let from = at + usize::from(radix == 16);
+    let mut code = 0;
+    for end in from..from + NUMBER_BYTES_MAX {
+        match *text.get(end)? {
+            b';' if end > from => return u8::try_from(code).ok().filter(u8::is_ascii).map(|byte| (byte, end + 1)),
+            digit => code = code * radix + u32::from(nibble(digit).filter(|digit| u32::from(*digit) < radix)?),
+        }
+    }
+    None
+}
+
+/// The longest number of an entity, and its semicolon.
+const NUMBER_BYTES_MAX: usize = 7;
 
 /// JSON in JSON in JSON in JSON.
 const SLASHES_MAX: usize = 15;
 
-/// `u0041`, `x41`, `/` after a backslash, also when JSON in JSON has doubled the backslash.
+/// `u0041`, `u{41}`, `x41`, `101`, `/` after a backslash, also when JSON in JSON has doubled the backslash.
 fn backslash(text: &[u8], at: usize) -> Option<(u8, usize)> {
     let more = text[at..].iter().take(SLASHES_MAX).take_while(|byte| **byte == b'\\').count();
     let at = at + more;
     let (digits, end) = match text.get(at)? {
+        b'u' if text.get(at + 1)? == &b'{' => return braced(text, at + 2),
         b'u' if text.get(at + 1..at + 3)? == b"00" => (text.get(at + 3..at + 5)?, at + 5),
         b'x' => (text.get(at + 1..at + 3)?, at + 3),
         b'/' => return Some((b'/', at + 1)),
+        b'0' | b'1' => return octal(text, at),
         _ => return None,
     };
     let byte = nibble(digits[0])? << 4 | nibble(digits[1])?;
     byte.is_ascii().then_some((byte, end))
+}
+
+/// `41}`, `0041}` after `\u{`.
+fn braced(text: &[u8], at: usize) -> Option<(u8, usize)> {
+    let mut code = 0u32;
+    for end in at..at + BRACED_BYTES_MAX {
+        match *text.get(end)? {
+            b'}' if end > at => return u8::try_from(code).ok().filter(u8::is_ascii).map(|byte| (byte, end + 1)),
+            digit => code = code << 4 | u32::from(nibble(digit)?),
+        }
+    }
+    None
+}
+
+/// The longest number in braces, and the brace.
+const BRACED_BYTES_MAX: usize = 7;
+
+/// `075`: three octal digits of a character that is seen.
+fn octal(text: &[u8], at: usize) -> Option<(u8, usize)> {
+    let digits = text.get(at..at + 3)?;
+    let octal = digits.iter().all(|digit| (b'0'..=b'7').contains(digit));
+    let byte = digits.iter().fold(0u32, |byte, digit| byte << 3 | u32::from(digit & 7)) as u8;
+    (octal && byte.is_ascii_graphic()).then_some((byte, at + 3))
 }
 
 #[inline]
@@ -258,10 +471,14 @@ const NIBBLES: [u8; 256] = {
 mod tests {
     use super::*;
 
+    fn of(text: &[u8]) -> Option<Shadow> {
+        Shadow::of(text, &First::of(text), usize::MAX)
+    }
+
     #[test]
     fn escapes_are_undone_and_lead_back() {
         let text = br#"a%41\u0042\\u0043\x44&quot;%zz\n"#;
-        let shadow = Shadow::of(text).unwrap();
+        let shadow = of(text).unwrap();
         assert_eq!(shadow.text, br#"aABCD"%zz\n"#);
         assert_eq!(shadow.original(1), 1);
         assert_eq!(shadow.original(2), 4);
@@ -276,8 +493,10 @@ mod tests {
             (b"%25%34%31", b"A"),
             (b"%5Cu0041 &amp;quot; &#61;&#x3D;", b"A \" =="),
             (b"https:\\/\\/x", b"https://x"),
+            (b"\\075\\u{41}", b"=A"),
+            ("pass\u{200b}word\u{ff1d}\u{ff21}\u{ff42}\u{a0}\u{feff}x".as_bytes(), b"password=Ab x"),
         ] {
-            assert_eq!(Shadow::of(text).unwrap().text, clear);
+            assert_eq!(of(text).unwrap().text, clear);
         }
     }
 
@@ -285,14 +504,14 @@ mod tests {
     fn an_escape_behind_any_run_of_backslashes_is_undone() {
         for slashes in 1..64 {
             let text = ["%41".as_bytes(), &vec![b'\\'; slashes], b"u0042"].concat();
-            assert!(Shadow::of(&text).unwrap().text.ends_with(b"B"), "{slashes}");
+            assert!(of(&text).unwrap().text.ends_with(b"B"), "{slashes}");
         }
     }
 
     #[test]
     fn a_text_without_escapes_has_no_shadow() {
         for text in [&b"100% of \\n \\\" & more %"[..], b"", b"%", b"\\u", b"\\\\\\\\\\\\\\\\\\"] {
-            assert!(Shadow::of(text).is_none());
+            assert!(of(text).is_none());
         }
     }
 }

@@ -4,20 +4,17 @@
 //! name ─ closing quote? ─ separator ─ opening quote? ─ value ─ is it one? (values)
 //! ```
 
+use super::leads::{self, Lead, blanks, lead};
 use super::names::{NAME_BYTES_MAX, Name, generic_name};
-use super::text::{Text, closing, find, ident, line_end, line_end_before, quote, run, short_run};
+use super::text::{Mix, Text, closing, find, ident, line_end, quote, run, short_run};
 use super::tokens::Memo;
 use super::values::{self, Context, Strength};
 use std::ops::Range;
 
 /// An object in a secret's place is looked at so far.
 const OBJECT_BYTES_MAX: usize = 1024;
-/// The head of a form's part after its name, and what may stand between a name and its value.
-const HEAD_BYTES_MAX: usize = 192;
 /// What it costs to judge a value, beside its bytes.
 const VALUE_COST: usize = 16;
-/// Blanks that a separator may stand between.
-const BLANKS_MAX: usize = 32;
 
 /// A value to cut out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,28 +30,27 @@ impl From<Range<usize>> for Found {
     }
 }
 
-/// Where the value begins, and how it was led in.
-struct Lead {
-    at: usize,
-    context: Context,
-}
-
 /// The value behind the name whose last word is `text[start..end]`.
 pub(super) fn value(text: &Text<'_>, start: usize, end: usize, strength: Strength, memo: &mut Memo) -> Option<Found> {
     let name = Name::read(text, start, end)?;
     if strength == Strength::Generic && !generic_name(text, name.begin, start) {
         return None;
     }
-    let lead = lead(text, &name)?;
-    if lead.context == Context::Sentence && strength != Strength::Strong {
-        return None;
+    if let Some(value) = column(text, &name) {
+        return Some(value.into());
     }
-    let at = blanks(text, lead.at);
+    let lead = lead(text, &name)?;
+    let lead = match (lead.context, strength) {
+        (Context::Sentence, Strength::Strong) => lead,
+        (Context::Sentence, _) => leads::said(text, &lead)?,
+        _ => lead,
+    };
+    let at = leads::value_begins(text, &name, lead.at);
     if lead.context == Context::Part {
         return part(text, at);
     }
     // `if password { return }` holds none.
-    let held = lead.context != Context::Sentence;
+    let held = !matches!(lead.context, Context::Sentence | Context::Told);
     if let Some(list) = list(text, at).filter(|_| held) {
         return Some(Found { range: list, wrap: name.quote });
     }
@@ -67,134 +63,6 @@ pub(super) fn value(text: &Text<'_>, start: usize, end: usize, strength: Strengt
     }
 }
 
-fn blanks(text: &Text<'_>, from: usize) -> usize {
-    short_run(text, from, BLANKS_MAX, |byte| byte == b' ' || byte == b'\t')
-}
-
-/// What stands between name and value.
-fn lead(text: &Text<'_>, name: &Name) -> Option<Lead> {
-    if name.tag(text) {
-        return Some(Lead { at: name.end + 1, context: Context::Tight });
-    }
-    if name.named(text) {
-        return named_value(text, name);
-    }
-    let at = blanks(text, name.end);
-    let spaced = at > name.end;
-    let at = assignment(text, at);
-    let rest = &text[at..];
-    let tight = |length: usize| {
-        let follows = text.get(at + length).is_some_and(|byte| *byte == b' ' || *byte == b'\t');
-        let context = match (spaced || follows, name.quote.is_some()) {
-            (_, true) => Context::Quoted,
-            (false, false) => Context::Tight,
-            (true, false) if rest[0] == b':' && !spaced && name.leads_line(text) => Context::Line,
-            (true, false) => Context::Loose,
-        };
-        Some(Lead { at: at + length, context })
-    };
-    match rest {
-        [b'=', b'=' | b'~', ..] | [b':', b':', ..] => None,
-        [b'=', b'>', ..] | [b':', b'=', ..] => tight(2),
-        [b'=', ..] => tight(1),
-        [b':', ..] => typed(text, at).or_else(|| tight(1)),
-        [b',', ..] if name.quote.is_some() && in_list(text, name) => Some(Lead { at: at + 1, context: Context::List }),
-        _ if spaced && name.flag(text) => Some(Lead { at, context: Context::Flag }),
-        [mark, ..] if spaced && quote(*mark) => Some(Lead { at, context: Context::List }),
-        _ if spaced && netrc(text, name) => Some(Lead { at, context: Context::Flag }),
-        _ if spaced && name.quote.is_none() && declared(text, at).is_some() => declared(text, at),
-        _ if spaced && name.leads_line(text) && last_word(text, at) => Some(Lead { at, context: Context::Line }),
-        _ if spaced => Some(Lead { at: verb(text, at), context: Context::Sentence }),
-        _ => None,
-    }
-}
-
-/// `?=`, `+=`, `||=`, `::=`: the `=`.
-fn assignment(text: &Text<'_>, at: usize) -> usize {
-    match &text[at..] {
-        [b'?', b'?', b'=', ..] | [b'|', b'|', b'=', ..] | [b':', b':', b'=', ..] => at + 2,
-        [b'?' | b'+' | b'.', b'=', after, ..] if *after != b'=' => at + 1,
-        _ => at,
-    }
-}
-
-/// `name string = "…"`: a type, then an assignment of a quoted value.
-fn declared(text: &Text<'_>, at: usize) -> Option<Lead> {
-    let end = short_run(text, at, 24, |byte| ident(byte) || matches!(byte, b'*' | b'[' | b']' | b'.' | b'<' | b'>'));
-    let equals = blanks(text, end);
-    let value = blanks(text, equals + 1);
-    let assigned =
-        end > at && equals > end && text.get(equals) == Some(&b'=') && text.get(value).is_some_and(|byte| quote(*byte));
-    assigned.then_some(Lead { at: equals + 1, context: Context::Loose })
-}
-
-/// `the password is …`, `the password was: …`
-fn verb(text: &Text<'_>, at: usize) -> usize {
-    let rest = &text[at..];
-    let verb = if rest.starts_with(b"is ") || rest.starts_with(b"is:") {
-        2
-    } else if rest.starts_with(b"was ") || rest.starts_with(b"was:") {
-        3
-    } else {
-        return at;
-    };
-    blanks(text, at + verb + usize::from(rest[verb] == b':'))
-}
-
-/// `: str = ` between a name and its value: a type, then the separator that counts.
-fn typed(text: &Text<'_>, colon: usize) -> Option<Lead> {
-    let from = blanks(text, colon + 1);
-    let end = short_run(text, from, 48, |byte| {
-        ident(byte) || matches!(byte, b'&' | b'<' | b'>' | b'[' | b']' | b'*' | b':' | b'.')
-    });
-    let equals = blanks(text, end);
-    let is_type = end > from && equals > end && equals < text.len();
-    (is_type && text.get(equals) == Some(&b'=')).then_some(Lead { at: equals + 1, context: Context::Loose })
-}
-
-/// `name="password"` and then its value: `value="…"`, `"value": "…"`, or the part of a form after an empty line.
-fn named_value(text: &Text<'_>, name: &Name) -> Option<Lead> {
-    let end = line_end_before(text, name.end, text.len().min(name.end + HEAD_BYTES_MAX));
-    if let Some(skip) = empty_line(text, end) {
-        return Some(Lead { at: skip, context: Context::Part });
-    }
-    let between = |byte| matches!(byte, b'\\' | b'"' | b'\'' | b' ' | b',' | b'\n');
-    let word = short_run(text, name.end, 64, between);
-    if !text[word..].starts_with(b"value") {
-        return None;
-    }
-    let at = word + 5;
-    let at = run(text, at, |byte| matches!(byte, b'\\' | b'"' | b'\''));
-    let at = blanks(text, at);
-    matches!(text.get(at), Some(b':' | b'=')).then_some(Lead { at: at + 1, context: Context::Entry })
-}
-
-/// After the head of a form's part: past an empty line, whose newlines may be escaped.
-fn empty_line(text: &Text<'_>, from: usize) -> Option<usize> {
-    let to = text.len().min(from + HEAD_BYTES_MAX);
-    let mut newlines = 0;
-    let mut at = from;
-    while at < to && newlines < 8 {
-        let slashes = run(text, at, |byte| byte == b'\\') - at;
-        match text.get(at + slashes) {
-            Some(b'\n') => newlines += 4,
-            Some(b'n') if slashes > 0 => newlines += 4,
-            Some(b'\r') => {}
-            Some(b'r') if slashes > 0 => {}
-            _ if newlines >= 8 => break,
-            _ if newlines > 0 && slashes == 0 => {
-                // Another line of the part's head, such as its content type.
-                at = line_end_before(text, at, to);
-                newlines = 0;
-                continue;
-            }
-            _ => return None,
-        }
-        at += slashes + 1;
-    }
-    (newlines >= 8).then_some(at)
-}
-
 fn part(text: &Text<'_>, at: usize) -> Option<Found> {
     let end = line_end(text, at);
     let end = find(text, b'"', at, end).unwrap_or(end);
@@ -202,28 +70,44 @@ fn part(text: &Text<'_>, at: usize) -> Option<Found> {
     (end > at).then(|| (at..end).into())
 }
 
-/// `["authorization", "…"]`, `(b"x-api-key", b"…")`: a pair, not a sentence.
-fn in_list(text: &Text<'_>, name: &Name) -> bool {
-    let before = text[..name.begin].iter().rev().find(|byte| !quote(**byte) && !matches!(byte, b'\\' | b'b'));
-    matches!(before, Some(b'(' | b'['))
+/// `INSERT INTO t (user, password) VALUES ('…', '…')`: the value at the name's place.
+fn column(text: &Text<'_>, name: &Name) -> Option<Range<usize>> {
+    let end = name.end + usize::from(text.get(name.end) == Some(&b'`'));
+    if !matches!(text.get(end), Some(b',' | b')')) {
+        return None;
+    }
+    let near = |from: usize| text.len().min(from + COLUMNS_BYTES_MAX);
+    let close = find(text, b')', end, near(end))?;
+    let word = blanks(text, close + 1);
+    if !text.get(word..word + 6)?.eq_ignore_ascii_case(b"values") {
+        return None;
+    }
+    let floor = name.begin.saturating_sub(COLUMNS_BYTES_MAX);
+    let open = floor + memchr::memrchr(b'(', &text[floor..name.begin])?;
+    let place = memchr::memchr_iter(b',', &text[open..name.begin]).count();
+    text.spend(COLUMNS_BYTES_MAX / 4);
+    let mut at = find(text, b'(', word, near(word))? + 1;
+    for step in 0..=place {
+        let value = argument(text, blanks(text, at))?;
+        if step == place {
+            return (value.len() >= 4 && !matches!(text[value.start], b'$' | b':' | b'@' | b'?' | b'%'))
+                .then_some(value);
+        }
+        at = find(text, b',', value.end, near(value.end))? + 1;
+    }
+    None
 }
 
-/// `machine … login … password …`; `ENV NAME value`, `requirepass value`: files of words.
-fn netrc(text: &Text<'_>, name: &Name) -> bool {
-    let begins = text.starts_with(b"machine ") || text.starts_with(b"default ") || text.starts_with(b"login ");
-    let word = &text[name.begin..name.word_end];
-    let directive = word.eq_ignore_ascii_case(b"requirepass") || word.eq_ignore_ascii_case(b"masterauth");
-    let before = text[..name.begin].trim_ascii_end();
-    let env = [&b"ENV"[..], b"ARG", b"setenv", b"SetEnv", b"-gx", b"-x"].iter().any(|word| before.ends_with(word));
-    text.spend(24);
-    (begins && name.begin < 256) || directive || env
+/// The inside of a quoted argument, or a bare one.
+fn argument(text: &Text<'_>, at: usize) -> Option<Range<usize>> {
+    match opening(text, at) {
+        Some((from, mark, slashes, _)) => Some(from..closing(text, from, mark, slashes)?),
+        None => Some(at..short_run(text, at, 128, |byte| !matches!(byte, b',' | b')'))),
+    }
 }
 
-/// A word and nothing after it.
-fn last_word(text: &Text<'_>, at: usize) -> bool {
-    let end = short_run(text, at, 256, |byte| !byte.is_ascii_whitespace());
-    end > at && matches!(text.get(blanks(text, end)), None | Some(b'\n' | b'\r'))
-}
+/// The columns of a statement are looked at so far.
+const COLUMNS_BYTES_MAX: usize = 512;
 
 /// The inside of `["…", "…"]`.
 fn list(text: &Text<'_>, at: usize) -> Option<Range<usize>> {
@@ -252,22 +136,30 @@ fn object(text: &Text<'_>, at: usize, strength: Strength) -> Option<Range<usize>
     words.into_iter().any(secret).then(|| at..at + end)
 }
 
-/// An opening quote at `at`, perhaps behind a prefix (`b"`, `Some("`, `String::from("`): where the inside begins, the
-/// quote, its backslashes, and whether it is the argument of a call.
+/// An opening quote at `at`, perhaps behind a prefix (`b"`, `@"`, `Some("`, `String::from("`): where the inside begins,
+/// the quote, its backslashes, and whether it is the argument of a call.
 fn opening(text: &Text<'_>, at: usize) -> Option<(usize, u8, usize, bool)> {
-    let mut from = at;
-    let word = short_run(text, at, 32, |byte| ident(byte) || byte == b':' || byte == b'.');
-    let mut call = false;
-    if text.get(word) == Some(&b'(') {
-        from = word + 1;
-        call = &text[at..word] != b"Some";
-        if text[at..word].contains(&b'.') {
+    let (mut from, mut call) = (at, false);
+    for _ in 0..CALLS_MAX {
+        let word = short_run(text, from, 32, |byte| ident(byte) || matches!(byte, b':' | b'.' | b'@' | b'$'));
+        if text.get(word) != Some(&b'(') {
+            let prefix = &text[from..word];
+            let prefixes =
+                |byte: &u8| matches!(byte.to_ascii_lowercase(), b'b' | b'r' | b'f' | b'u' | b'n' | b'l' | b'@' | b'$');
+            from = if prefix.len() <= 2 && prefix.iter().all(prefixes) { word } else { from };
+            break;
+        }
+        if text[from..word].contains(&b'.') {
             return None;
         }
-    } else if word - at <= 2
-        && text[at..word].iter().all(|byte| matches!(byte, b'b' | b'r' | b'f' | b'u' | b'B' | b'R'))
-    {
-        from = word;
+        // `string(20) "…"` says the length of what follows.
+        let length = short_run(text, word + 1, 6, |byte| byte.is_ascii_digit());
+        if length > word + 1 && text[length..].starts_with(b") ") {
+            from = length + 2;
+            break;
+        }
+        call |= !matches!(&text[from..word], b"Some" | b"Optional" | b"String");
+        from = word + 1;
     }
     let mark = short_run(text, from, 16, |byte| byte == b'\\');
     let byte = *text.get(mark).filter(|byte| quote(**byte))?;
@@ -275,6 +167,9 @@ fn opening(text: &Text<'_>, at: usize) -> Option<(usize, u8, usize, bool)> {
     let triple = if text[mark..].starts_with(&[byte; 3]) { 2 } else { 0 };
     Some((mark + 1 + triple, byte, mark - from, call))
 }
+
+/// `Some(String("…"))`
+const CALLS_MAX: usize = 3;
 
 fn quoted(
     text: &Text<'_>,
@@ -287,17 +182,21 @@ fn quoted(
     let end = closing(text, from, mark.0, mark.1).unwrap_or(text.len());
     let context = match lead.context {
         Context::Sentence => Context::List,
-        Context::List | Context::Flag => lead.context,
+        Context::List | Context::Flag | Context::Call => lead.context,
+        Context::Told => Context::List,
         _ if call => Context::Call,
         _ => Context::Quoted,
     };
-    text.spend(VALUE_COST + (end - from).min(256));
+    text.spend(VALUE_COST + (end - from).min(2 * values::JUDGED_BYTES_MAX));
     values::secret(&text[from..end], context, strength, true).then(|| (from..end).into())
 }
 
 fn bare(text: &Text<'_>, at: usize, name: &Name, lead: &Lead, strength: Strength, memo: &mut Memo) -> Option<Found> {
     if lead.context == Context::List {
         return None;
+    }
+    if lead.context == Context::Call {
+        return enclosed(text, at, name, strength);
     }
     if matches!(text.get(at), Some(b'|' | b'>')) {
         return block(text, at);
@@ -310,7 +209,7 @@ fn bare(text: &Text<'_>, at: usize, name: &Name, lead: &Lead, strength: Strength
         return None;
     }
     let word = &text[at..end];
-    text.spend(VALUE_COST + word.len());
+    text.spend(VALUE_COST + word.len() / 8 + 2 * word.len().min(values::JUDGED_BYTES_MAX));
     let alone = matches!(
         text.get(blanks(text, end)),
         None | Some(b'\n' | b'\r' | b'\\' | b'"' | b'\'' | b'`' | b',' | b';' | b'#' | b'&' | b'}' | b')')
@@ -326,9 +225,20 @@ fn bare(text: &Text<'_>, at: usize, name: &Name, lead: &Lead, strength: Strength
     if values::path_of_pwd(&text[name.begin..name.word_end], word) {
         return None;
     }
-    let context = if json && lead.context != Context::Sentence { Context::Loose } else { lead.context };
+    let context =
+        if json && !matches!(lead.context, Context::Sentence | Context::Told) { Context::Loose } else { lead.context };
     let wrap = name.quote;
     values::secret(word, context, strength, alone).then_some(Found { range: at..end, wrap })
+}
+
+/// `PASSWORD(value)`
+fn enclosed(text: &Text<'_>, at: usize, name: &Name, strength: Strength) -> Option<Found> {
+    let end =
+        short_run(text, at, 64, |byte| !byte.is_ascii_whitespace() && !quote(byte) && !matches!(byte, b')' | b'='));
+    let name = &text[name.begin..name.word_end];
+    let camel = Mix::of(name).inner_upper > 0 && name.iter().any(u8::is_ascii_lowercase);
+    let closed = end > at && text.get(end) == Some(&b')') && !camel && Mix::of(&text[at..end]).digits > 0;
+    (closed && values::secret(&text[at..end], Context::Told, strength, true)).then(|| (at..end).into())
 }
 
 /// `password: |` and its lines, when they stand in one text with escaped newlines.
@@ -389,9 +299,23 @@ pub(super) fn query(text: &Text<'_>, start: usize, end: usize, memo: &mut Memo) 
     text.spend(8);
     // `partition_key=…`: a name of several parts is looked at by its own word.
     let long = text[start..end].eq_ignore_ascii_case(b"key=") && start > 0 && ident(text[start - 1]);
-    if long || !matches!(before, Some(b'?' | b'&' | b';')) {
+    if long {
         return None;
     }
     let stop = memo.bare(end, (false, true), || bare_end(text, end, false, true));
+    if !matches!(before, Some(b'?' | b'&' | b';')) {
+        // A form or a signed address that was cut: only what is long, and a code only in a form.
+        let code = text[start..end].eq_ignore_ascii_case(b"code=");
+        let value = &text[end..stop];
+        let form = code && text.get(stop) == Some(&b'&');
+        let enough = value.len() >= if form { 10 } else { 20 } && (form || !code);
+        let begins = before.is_none_or(|byte| byte.is_ascii_whitespace() || quote(byte));
+        text.spend(VALUE_COST);
+        return (begins
+            && enough
+            && Mix::of(value).random()
+            && values::secret(value, Context::Flag, Strength::Token, true))
+        .then(|| (end..stop).into());
+    }
     values::secret(&text[end..stop], Context::Flag, Strength::Token, true).then(|| (end..stop).into())
 }

@@ -1,6 +1,7 @@
 //! Every literal that may announce a secret, and who looks at what stands around it.
 
 use super::Finds;
+use super::commands;
 use super::keys::{self, Found};
 use super::makers::{SHAPES, Shape};
 use super::pem::{self, Pem};
@@ -28,8 +29,19 @@ pub(super) enum Family {
     Query,
     Url,
     UserFlag,
+    Foreign(&'static Foreign),
     /// A program and its flag for a password.
-    Command(&'static [u8; 2]),
+    Command(&'static str),
+    /// A command whose next word is the secret.
+    Next,
+    /// A call whose last argument is the secret.
+    Arguments,
+    /// The end of `user:password@tcp(host)`.
+    Dsn,
+    /// `host:5432:database:user:password`
+    PgPass,
+    /// `user/password@host`
+    Slash,
     PrivateKey,
 }
 
@@ -85,6 +97,13 @@ const STRONG: &[&str] = &[
     "db_pass",
     "requirepass",
     "masterauth",
+    "storepass",
+    "key-data",
+    "passwords",
+    "presharedkey",
+    "recovery_code",
+    "recovery-code",
+    "backup code",
     "contrasena",
     "sonar_login",
     "sonar.login",
@@ -103,7 +122,65 @@ const WEAK: &[&str] = &[
     "phpsessid",
     "jsessionid",
     "_gitlab_session",
+    "asp.net_sessionid",
+    "connect.sid",
+    "pw",
+    "p/w",
+    "psk",
 ];
+/// Passwords as others call them: the part that is looked for, and what must stand before and after it. Few bytes beyond
+/// ASCII, for each of them widens the automaton.
+const FOREIGN: &[Foreign] = &[
+    foreign("", "passwort", ""),
+    foreign("", "kennwort", ""),
+    foreign("", "contrase", "ña"),
+    foreign("", "mot de passe", ""),
+    foreign("", "mot_de_passe", ""),
+    foreign("", "motdepasse", ""),
+    foreign("", "palavra-passe", ""),
+    foreign("", "senha", ""),
+    foreign("", "wachtwoord", ""),
+    foreign("", "hasło", ""),
+    foreign("", "haslo", ""),
+    foreign("", "heslo", ""),
+    foreign("", "jelsz", "ó"),
+    foreign("lö", "senord", ""),
+    foreign("", "adgangskode", ""),
+    foreign("", "salasana", ""),
+    foreign("ş", "ifre", ""),
+    foreign("", "parola", ""),
+    foreign("паро", "ль", ""),
+    foreign("密", "码", ""),
+    foreign("密", "碼", ""),
+    foreign("パスワ", "ード", ""),
+    foreign("비밀번", "호", ""),
+];
+
+/// A name in another language.
+pub(super) struct Foreign {
+    before: &'static str,
+    part: &'static str,
+    after: &'static str,
+}
+
+const fn foreign(before: &'static str, part: &'static str, after: &'static str) -> Foreign {
+    Foreign { before, part, after }
+}
+
+impl Foreign {
+    fn at(&self, text: &Text<'_>, start: usize, end: usize, memo: &mut Memo) -> Option<Found> {
+        let begin = start.checked_sub(self.before.len())?;
+        let before = &text[begin..start];
+        // Nothing is compared with nothing: a processor may take long for that.
+        let same = self.before.is_empty()
+            || before == self.before.as_bytes()
+            // The first letter may be a capital, which has other bytes.
+            || self.before == "паро" && before == "Паро".as_bytes();
+        let followed = self.after.is_empty() || text[end..].starts_with(self.after.as_bytes());
+        let whole = same && followed && text::part_begins(text, begin);
+        if whole { keys::value(text, begin, end + self.after.len(), Strength::Strong, memo) } else { None }
+    }
+}
 /// What follows is secret when it looks it, and the name is none of those that only sound so.
 const GENERIC: &[&str] = &["key", "pat"];
 const OTHERS: &[(&str, Family)] = &[
@@ -125,11 +202,67 @@ const OTHERS: &[(&str, Family)] = &[
     (" -u", Family::UserFlag),
     (" --user ", Family::UserFlag),
     ("--user=", Family::UserFlag),
-    ("mysql", Family::Command(b"-p")),
-    ("mariadb", Family::Command(b"-p")),
-    ("sshpass", Family::Command(b"-p")),
-    ("docker login", Family::Command(b"-p")),
-    ("redis-cli", Family::Command(b"-a")),
+    (" --proxy-user ", Family::UserFlag),
+    ("http -a ", Family::UserFlag),
+    ("https -a ", Family::UserFlag),
+    (" --auth ", Family::UserFlag),
+    ("samlresponse=", Family::Query),
+    ("mysql", Family::Command(" -p")),
+    ("mariadb", Family::Command(" -p")),
+    ("sshpass", Family::Command(" -p")),
+    ("docker login", Family::Command(" -p")),
+    ("psexec", Family::Command(" -p")),
+    ("mongo", Family::Command(" -p")),
+    ("twine", Family::Command(" -p")),
+    ("az login", Family::Command(" -p")),
+    ("rdesktop", Family::Command(" -p")),
+    ("useradd", Family::Command(" -p")),
+    ("7z ", Family::Command(" -p")),
+    ("redis-cli", Family::Command(" -a")),
+    ("sqlcmd", Family::Command(" -P")),
+    ("bcp ", Family::Command(" -P")),
+    ("zip ", Family::Command(" -P")),
+    ("ipmitool", Family::Command(" -P")),
+    ("ldapsearch", Family::Command(" -w")),
+    ("ldapmodify", Family::Command(" -w")),
+    ("ldapadd", Family::Command(" -w")),
+    ("ldappasswd", Family::Command(" -w")),
+    ("ldapwhoami", Family::Command(" -w")),
+    ("openssl", Family::Command(" -k ")),
+    ("snmpwalk", Family::Command(" -c ")),
+    ("snmpget", Family::Command(" -c ")),
+    ("schtasks", Family::Command(" /rp")),
+    ("freerdp", Family::Command(" /p:")),
+    ("net use ", Family::Command(" /user:")),
+    ("identified with", Family::Command(" by ")),
+    ("identified with", Family::Command(" BY ")),
+    ("net user ", Family::Next),
+    ("htpasswd -b", Family::Next),
+    ("wpa_passphrase", Family::Next),
+    ("vault login", Family::Next),
+    ("cargo login", Family::Next),
+    ("rclone obscure", Family::Next),
+    ("securestring", Family::Next),
+    (":_authtoken", Family::Next),
+    ("snmp-server community", Family::Next),
+    ("server key", Family::Next),
+    ("pac key", Family::Next),
+    ("wpa-psk", Family::Next),
+    ("networkcredential(", Family::Arguments),
+    ("directoryentry(", Family::Arguments),
+    ("basicauth(", Family::Arguments),
+    ("auth=(", Family::Arguments),
+    ("auth = (", Family::Arguments),
+    ("getconnection(", Family::Arguments),
+    (".login(", Family::Arguments),
+    ("mysql_connect(", Family::Arguments),
+    ("mysqli(", Family::Arguments),
+    ("new pdo(", Family::Arguments),
+    ("@tcp(", Family::Dsn),
+    ("@unix(", Family::Dsn),
+    (":5432:", Family::PgPass),
+    ("oracle:thin:", Family::Slash),
+    ("sqlplus ", Family::Slash),
     ("private key-----", Family::PrivateKey),
     ("private key block-----", Family::PrivateKey),
     ("private+key-----", Family::PrivateKey),
@@ -143,9 +276,10 @@ pub(super) fn all() -> (Vec<String>, Vec<Family>) {
     let exact = EXACT.iter().map(|(prefix, parts)| (*prefix, Family::Exact(parts)));
     let strong = STRONG.iter().map(|name| (*name, Family::Key(Strength::Strong)));
     let weak = WEAK.iter().map(|name| (*name, Family::Key(Strength::Weak)));
+    let foreign = FOREIGN.iter().map(|name| (name.part, Family::Foreign(name)));
     let generic = GENERIC.iter().map(|name| (*name, Family::Key(Strength::Generic)));
-    let known =
-        shapes.chain(infixes).chain(exact).chain(strong).chain(weak).chain(generic).chain(OTHERS.iter().copied());
+    let named = strong.chain(weak).chain(foreign).chain(generic);
+    let known = shapes.chain(infixes).chain(exact).chain(named).chain(OTHERS.iter().copied());
     let known = known.map(|(literal, family)| (literal.to_owned(), family));
     known.chain(sids()).unzip()
 }
@@ -195,8 +329,14 @@ impl Family {
             }
             Family::Query => keys::query(text, start, end, memo),
             Family::Url => schemes::userinfo(text, end, memo),
-            Family::Command(flag) => schemes::command(text, end, flag),
-            Family::UserFlag => schemes::user_flag(text, end),
+            Family::Foreign(name) => name.at(text, start, end, memo),
+            Family::Command(flag) => commands::command(text, start, end, flag),
+            Family::Next => commands::next(text, start, end),
+            Family::Arguments => commands::arguments(text, end),
+            Family::Dsn => commands::dsn(text, start),
+            Family::PgPass => commands::pgpass(text, start, end),
+            Family::Slash => commands::slash(text, start, end),
+            Family::UserFlag => commands::user_flag(text, end),
             Family::PrivateKey => {
                 let (range, open) = match pem::pem(text, start, end) {
                     Pem::Whole(range) | Pem::Tail(range) => (range, false),

@@ -11,8 +11,10 @@
 //! but a [`Trail`] of a few numbers: a key's lines, a form's part, a block of YAML.
 //! Deliberately absent: entropy guesses; they take hashes, ids and pictures for secrets.
 
+mod commands;
 mod decode;
 mod keys;
+mod leads;
 mod literals;
 mod makers;
 mod names;
@@ -29,9 +31,10 @@ pub use trail::{Trail, filter};
 use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::dfa::DFA;
 use aho_corasick::{Anchored, MatchKind};
-use decode::Shadow;
+use decode::{First, Shadow};
 use keys::Found;
 use literals::Family;
+use memchr::memmem::Finder;
 use regex::bytes::Regex;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -51,6 +54,8 @@ pub struct Redactor {
     literals: DFA,
     start: StateID,
     families: Vec<Family>,
+    /// Announces the private half of a key in PuTTY's format, whose lines follow.
+    private_lines: Finder<'static>,
     extra: Vec<Regex>,
 }
 
@@ -95,7 +100,7 @@ impl Redactor {
             .map_err(|error| format!("redaction: {error}"))?;
         let start = literals.start_state(Anchored::No).map_err(|error| format!("redaction: {error}"))?;
         let extra = extra.iter().map(|pattern| compile(pattern)).collect::<Result<_, String>>()?;
-        Ok(Redactor { literals, start, families, extra })
+        Ok(Redactor { literals, start, families, private_lines: Finder::new(b"Private-Lines:"), extra })
     }
 
     /// A line without its secrets; borrowed when it has none.
@@ -123,9 +128,10 @@ impl Redactor {
 
     fn find(&self, line: &[u8]) -> Finds {
         let mut finds = Finds::default();
-        let spent = match self.scan(line, 0, &mut finds) {
+        let worth = SPENT_MIN + line.len() * SPENT_EIGHT_BYTES / 8;
+        let spent = match self.scan(line, 0, worth, &mut finds) {
             Ok(spent) => self.shadow(line, spent, &mut finds),
-            Err(at) => Err(if Shadow::begins(line).is_some() { 0 } else { at }),
+            Err(at) => Err(if decode::suspicious(&line[..at]) { 0 } else { at }),
         };
         if let Err(at) = spent {
             wary::rest(line, at, &mut finds);
@@ -139,14 +145,14 @@ impl Redactor {
 
     /// Looks at the line with its escapes undone, and leads what it finds back to the line.
     fn shadow(&self, line: &[u8], spent: usize, finds: &mut Finds) -> Result<usize, usize> {
-        let Some(from) = Shadow::begins(line) else { return Ok(spent) };
-        // To read it a second time is worth it where the first was easy: both together must not take much longer.
-        if spent > EASY_MIN + line.len() / EASY_BYTES {
-            return Err(from);
-        }
-        let Some(shadow) = Shadow::of(line) else { return Ok(spent) };
+        let first = First::of(line);
+        let Some(lead) = first.lead() else { return Ok(spent) };
+        let spent = spent + first.cost;
+        let worth = SPENT_MIN + line.len() * BOTH_EIGHT_BYTES / 8;
+        let Some(shadow) = Shadow::of(line, &first, worth.saturating_sub(spent)) else { return Err(lead) };
+        let spent = spent + shadow.whole_cost();
         let mut found = Finds::default();
-        let end = self.scan(&shadow.text, spent + ESCAPE_COST * shadow.escapes(), &mut found);
+        let end = self.scan(&shadow.text, spent, worth, &mut found);
         finds.key_open |= found.key_open;
         finds.ranges.extend(found.ranges.into_iter().map(|Found { range, .. }| {
             Found::from(shadow.original(range.start)..decode::tail(line, shadow.original(range.end)))
@@ -154,9 +160,8 @@ impl Redactor {
         end.map_err(|at| shadow.original(at))
     }
 
-    /// One scan. Returns what it spent; or where it stopped, because looking closer cost more than the text is worth.
-    fn scan(&self, text: &[u8], spent: usize, finds: &mut Finds) -> Result<usize, usize> {
-        let worth = SPENT_MIN + text.len() * SPENT_EIGHT_BYTES / 8;
+    /// One scan. Returns what was spent; or where it stopped, because looking closer cost more than `worth`.
+    fn scan(&self, text: &[u8], spent: usize, worth: usize, finds: &mut Finds) -> Result<usize, usize> {
         let text = Text::new(text, spent);
         let mut memo = tokens::Memo::default();
         let (mut state, mut covered) = (self.start, 0..0);
@@ -202,16 +207,14 @@ impl Redactor {
     }
 }
 
-/// What may be spent on looking closer: so much for a line, so much for eight of its bytes. A line of this program or
-/// of a server needs a tenth of it; whoever writes lines that need more gets them back with more missing.
+/// What may be spent on looking closer, in nanoseconds: so much for a line, so much for eight of its bytes. A line of
+/// this program or of a server needs a tenth of it; whoever writes lines that need more gets them back with more missing.
 const SPENT_MIN: usize = 700;
 const SPENT_EIGHT_BYTES: usize = 12;
-/// The same for a line with escapes before it is read again without them: so much, and one for so many bytes.
-const EASY_MIN: usize = 500;
-const EASY_BYTES: usize = 4;
-/// What a find costs, and an escape to undo.
+/// The same for a line with escapes: for undoing them, scanning the line again without them, and looking closer in both.
+const BOTH_EIGHT_BYTES: usize = 24;
+/// What a find costs.
 const FOUND_COST: usize = 40;
-const ESCAPE_COST: usize = 5;
 
 fn compile(pattern: &str) -> Result<Regex, String> {
     let regex = regex::bytes::RegexBuilder::new(pattern).size_limit(1 << 20).build();

@@ -6,6 +6,7 @@ use super::text::{
 };
 use super::tokens::Memo;
 use super::values;
+use std::ops::Range;
 
 /// Longest authority of a URL that is looked at.
 const AUTHORITY_BYTES_MAX: usize = 512;
@@ -124,33 +125,6 @@ fn late_at(text: &Text<'_>, from: usize, stop: usize) -> Option<usize> {
     memchr::memrchr(b'@', &text[stop..end]).map(|at| stop + at)
 }
 
-/// `-u user:password`, `--user user:password`.
-pub(super) fn user_flag(text: &Text<'_>, end: usize) -> Option<Found> {
-    let from = run(text, end, |byte| matches!(byte, b' ' | b'=' | b'\\') || quote(byte));
-    let stop = run(text, from, |byte| !byte.is_ascii_whitespace() && !quote(byte) && byte != b'\\');
-    let colon = find(text, b':', from, stop)?;
-    let secret = &text[colon + 1..stop];
-    let enough = secret.len() >= 3 && !secret.iter().all(u8::is_ascii_digit) && !secret.starts_with(b"/");
-    enough.then(|| (colon + 1..stop).into())
-}
-
-/// `mysql … -pSECRET`, `sshpass -p SECRET`: the word after a program's flag.
-pub(super) fn command(text: &Text<'_>, end: usize, flag: &[u8; 2]) -> Option<Found> {
-    let window = &text[end..text.len().min(end + COMMAND_BYTES_MAX)];
-    text.spend(window.len());
-    let at = window.windows(3).position(|part| part[0] == b' ' && part[1..] == flag[..])?;
-    let from = short_run(text, end + at + 3, 4, |byte| byte == b' ' || byte == b'\\' || quote(byte));
-    let stop =
-        short_run(text, from, COMMAND_BYTES_MAX, |byte| !byte.is_ascii_whitespace() && !quote(byte) && byte != b'\\');
-    let value = &text[from..stop];
-    let enough = value.len() >= 4 && Mix::of(value).digits > 0 && !value[0].is_ascii_punctuation();
-    // A port is a number.
-    (enough && !value.iter().all(u8::is_ascii_digit)).then(|| (from..stop).into())
-}
-
-/// How far after a program its flag is looked for.
-const COMMAND_BYTES_MAX: usize = 128;
-
 /// The value of an `Authorization` header, in any dress.
 pub(super) fn authorization(text: &Text<'_>, end: usize) -> Option<Found> {
     let (from, mark) = header_value(text, end)?;
@@ -163,7 +137,7 @@ pub(super) fn authorization(text: &Text<'_>, end: usize) -> Option<Found> {
     let word = run(value, 0, |byte| byte != b' ' && byte != b',' && byte != b'+');
     let rest = run(value, word, |byte| byte == b' ' || byte == b'+');
     let credentials = &value[rest..run(value, rest, |byte| byte != b' ' && byte != b',')];
-    text.spend(VALUE_COST + value.spent() + value.len().min(256));
+    text.spend(VALUE_COST + value.spent() + 2 * value.len().min(values::JUDGED_BYTES_MAX));
     let known = SCHEMES.iter().any(|scheme| value[..word].eq_ignore_ascii_case(scheme));
     if known && rest > word {
         // Digest and signatures go on with names and quotes of their own.
@@ -177,10 +151,22 @@ pub(super) fn authorization(text: &Text<'_>, end: usize) -> Option<Found> {
         let stop = if mark.is_some() { stop } else { from + rest + credentials.len() };
         return (enough && !values::prose(value)).then(|| (from..stop).into());
     }
+    if let Some(range) = other_scheme(value, word, rest, credentials) {
+        return Some((from + range.start..from + range.end).into());
+    }
     let first = &value[..word];
     let random = Mix::of(first).random() || first.len() >= 24;
     let enough = first.len() >= 8 && random && !values::prose(value) && (mark.is_some() || !values::looks_code(first));
     enough.then(|| (from..if mark.is_some() { stop } else { from + word }).into())
+}
+
+/// The credentials of a scheme that few use: a word, a blank, one random word and nothing more, or a word's parameters.
+fn other_scheme(value: &[u8], word: usize, rest: usize, credentials: &[u8]) -> Option<Range<usize>> {
+    let named = word > 1 && rest > word && value[..word].iter().all(|byte| alnum(*byte) || *byte == b'-');
+    let end = rest + credentials.len();
+    let alone = value[end..].trim_ascii().is_empty() || (end < value.len() && credentials.contains(&b'='));
+    let random = credentials.len() >= 8 && Mix::of(credentials).random() && !values::looks_code(credentials);
+    (named && alone && random && !values::prose(&value[..end])).then_some(rest..value.len())
 }
 
 /// The end of `name="value", …`: the line's, or inside a JSON string the quote that has no backslash.
@@ -191,7 +177,7 @@ fn parameters_end(text: &Text<'_>, from: usize) -> usize {
     close.unwrap_or(end)
 }
 
-const SCHEMES: [&[u8]; 11] = [
+const SCHEMES: [&[u8]; 14] = [
     b"basic",
     b"bearer",
     b"token",
@@ -203,6 +189,9 @@ const SCHEMES: [&[u8]; 11] = [
     b"aws4-hmac-sha256",
     b"signature",
     b"hmac",
+    b"hawk",
+    b"oauth",
+    b"aws",
 ];
 
 /// The value of a `Cookie` or `Set-Cookie` header.

@@ -1,7 +1,9 @@
 //! Secrets that their makers gave a shape: a prefix and an alphabet.
 
 use super::makers::Needs::{Capitals, Length, Random, RandomWord};
-use super::makers::{ALNUM, CLASSES, DASH, DIGIT, DOT, DOTTED, LOWER, NAME, Shape, TILDE, UNDERSCORE, UPPER, URL_SAFE};
+use super::makers::{
+    ALNUM, CLASSES, DASH, DIGIT, DOT, DOTTED, LOWER, NAME, REST, Shape, TILDE, UNDERSCORE, UPPER, URL_SAFE,
+};
 use super::text::{Mix, Text, alnum, find, run, short_run, url_safe, word_begins};
 use std::ops::Range;
 
@@ -136,10 +138,25 @@ pub(super) const INFIXES: &[Infix] = &[
     Infix { word: "7Q~", alphabet: DOTTED | TILDE, before: (3, 3), after: (28, 40), head: any },
     Infix { word: ".atlasv1.", alphabet: URL_SAFE, before: (14, 14), after: (20, LONG), head: any },
     Infix { word: "T3BlbkFJ", alphabet: URL_SAFE, before: (8, LONG), after: (8, LONG), head: any },
+    Infix { word: "JQQJ9", alphabet: ALNUM, before: (52, 52), after: (27, 27), head: any },
+    Infix { word: "AzSe", alphabet: ALNUM, before: (42, 42), after: (6, 6), head: any },
+    Infix { word: "AzFu", alphabet: ALNUM | REST, before: (44, 44), after: (6, 8), head: any },
+    Infix { word: "ACDb", alphabet: ALNUM | REST, before: (76, 76), after: (6, 8), head: base64 },
+    Infix { word: "APIM", alphabet: ALNUM | REST, before: (76, 76), after: (6, 8), head: base64 },
+    Infix { word: "+ASt", alphabet: ALNUM | REST, before: (76, 76), after: (6, 8), head: base64 },
+    Infix { word: "+ACR", alphabet: ALNUM | REST, before: (42, 42), after: (6, 6), head: base64 },
+    Infix { word: "+ASb", alphabet: ALNUM | REST, before: (33, 33), after: (5, 8), head: base64 },
+    Infix { word: "+AEh", alphabet: ALNUM | REST, before: (33, 33), after: (5, 8), head: base64 },
+    Infix { word: "AIoT", alphabet: ALNUM | REST, before: (33, 33), after: (5, 8), head: base64 },
+    Infix { word: "AzCa", alphabet: ALNUM | REST, before: (33, 33), after: (5, 8), head: base64 },
     Infix { word: "_mmk", alphabet: NAME, before: (36, 36), after: (0, 0), head: any },
     Infix { word: "NRAL", alphabet: ALNUM, before: (36, 36), after: (0, 0), head: u8::is_ascii_hexdigit },
     Infix { word: "-us", alphabet: DIGIT, before: (32, 32), after: (1, 2), head: u8::is_ascii_hexdigit },
 ];
+
+fn base64(byte: &u8) -> bool {
+    alnum(*byte) || matches!(byte, b'+' | b'/')
+}
 
 fn any(byte: &u8) -> bool {
     CLASSES[*byte as usize] & URL_SAFE != 0
@@ -151,15 +168,19 @@ impl Infix {
         if &text[start..end] != self.word.as_bytes() {
             return None;
         }
-        let before = text[..start].iter().rev().take(self.before.1 + 1).take_while(|byte| (self.head)(byte)).count();
         let after = text[end..].iter().take(self.after.1 + 1);
         let after = after.take_while(|byte| CLASSES[**byte as usize] & self.alphabet != 0).count();
-        text.spend(before + after);
+        text.spend(after);
         let fits = |(least, most): (usize, usize), count| count >= least && count <= most;
+        if !fits(self.after, after) {
+            return None;
+        }
+        let before = text[..start].iter().rev().take(self.before.1 + 1).take_while(|byte| (self.head)(byte)).count();
+        text.spend(3 * before);
         // An escape before it makes it longer: `\n`, `%3D`.
         let from = start - before.min(self.before.1);
         let begins = before <= self.before.1 || word_begins(text, from);
-        (before >= self.before.0 && begins && fits(self.after, after)).then(|| from..end + after)
+        (before >= self.before.0 && begins).then(|| from..end + after)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::keys::Found;
 use super::text::{ident, quote};
+use super::values::JUDGED_BYTES_MAX;
 use super::{Finds, Redactor, pem};
 use std::io::{self, BufRead, Read, Write};
 
@@ -72,7 +73,7 @@ impl Trail {
     pub(super) fn follow(&mut self, redactor: &Redactor, line: &[u8], finds: &mut Finds) {
         if self.key_lines > 0 || finds.key_open {
             self.follow_key(line, finds);
-        } else if memchr::memmem::find(&line[..line.len().min(64)], b"Private-Lines:").is_some() {
+        } else if redactor.private_lines.find(&line[..line.len().min(64)]).is_some() {
             self.key_lines = KEY_LINES_MAX;
         }
         if self.open != Open::Nothing {
@@ -112,6 +113,8 @@ impl Trail {
             Open::Head(lines @ 1..) if trimmed.contains(&b':') => Open::Head(lines - 1),
             Open::Value => {
                 // A word of its own, or a part of a form, which may hold blanks.
+                let typed = if trimmed.starts_with(b"string(") { memchr::memchr(b' ', trimmed) } else { None };
+                let (from, trimmed) = typed.map_or((from, trimmed), |at| (from + at + 1, &trimmed[at + 1..]));
                 let quoted = usize::from(trimmed.first().is_some_and(|byte| quote(*byte)));
                 let value = &trimmed[quoted..];
                 let length = value.iter().position(|byte| quote(*byte) || *byte == b'<').unwrap_or(value.len());
@@ -173,10 +176,12 @@ impl Redactor {
     /// True when this value is secret behind this name, dressed like this.
     fn takes(&self, name: &[u8], dress: [&[u8]; 3], value: &[u8]) -> bool {
         let name = &name[name.len().saturating_sub(NAME_BYTES_MAX)..];
+        let value = &value[..value.len().min(JUDGED_BYTES_MAX)];
         let text = [dress[0], name, dress[1], value, dress[2]].concat();
         let mut finds = Finds::default();
-        let _ = self.scan(&text, 0, &mut finds);
-        finds.ranges.iter().any(|found| found.range.start >= name.len())
+        // What is too costly to look at is taken for one.
+        let costly = self.scan(&text, 0, super::SPENT_MIN, &mut finds).is_err();
+        costly || finds.ranges.iter().any(|found| found.range.start >= name.len())
     }
 }
 
@@ -223,9 +228,10 @@ fn block_name(line: &[u8]) -> Option<&[u8]> {
     matches!(mark, b"|" | b">" | b"|-" | b">-" | b"|+" | b">+").then(|| last_name(&line[..=colon]))?
 }
 
-/// The name before a line's last mark: `password:`, `<password>`, `"password" =`.
+/// The name before a line's last mark: `password:`, `<password>`, `"password" =`, `["password"]=>`.
 fn last_name(line: &[u8]) -> Option<&[u8]> {
     let line = line[..line.len() - 1].trim_ascii_end();
+    let line = line.strip_suffix(b"]=").or_else(|| line.strip_suffix(b"=")).unwrap_or(line).trim_ascii_end();
     let line = line.strip_suffix(b"\"").or_else(|| line.strip_suffix(b"'")).unwrap_or(line);
     let length = line.iter().rev().take(NAME_BYTES_MAX).take_while(|byte| ident(**byte) || **byte == b'.').count();
     (length > 0).then(|| &line[line.len() - length..])

@@ -36,6 +36,8 @@ pub(super) enum Context {
     Entry,
     /// `the password is …`
     Sentence,
+    /// `the password of bob is …`: words stand between.
+    Told,
     /// The part of a form.
     Part,
 }
@@ -52,6 +54,7 @@ pub(super) fn secret(value: &[u8], context: Context, strength: Strength, alone: 
     if value.len() < least || placeholder(value) {
         return false;
     }
+    let value = judged(value);
     let mix = Mix::of(value);
     let odd = mix.random() || mix.digits + mix.symbols > 0;
     let long = value.len() >= 8;
@@ -61,6 +64,7 @@ pub(super) fn secret(value: &[u8], context: Context, strength: Strength, alone: 
         (Context::Sentence, _) => {
             strength == Strength::Strong && long && mix.random() && !code(value, mix) && !source(value, mix)
         }
+        (Context::Told, _) => long && mix.random() && !told_id(value, mix) && !code(value, mix) && !source(value, mix),
         (Context::Entry, _) => !code(value, mix) && !prose(value),
         (Context::Quoted, Strength::Strong) => !prose(value) && !path(value, mix) && !echo(value, mix),
         (Context::Quoted, Strength::Token) => long && (mix.random() || value.len() >= 20) && !prose(value),
@@ -87,8 +91,27 @@ pub(super) fn secret(value: &[u8], context: Context, strength: Strength, alone: 
     }
 }
 
+/// An id, a hash, an address or a version: what a sentence may well tell.
+fn told_id(value: &[u8], mix: Mix) -> bool {
+    let hexadecimal = value.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-');
+    let unit = mix.upper == 0 && value[0].is_ascii_digit();
+    hexadecimal
+        || unit
+        || value.contains(&b'/')
+        || value.contains(&b':')
+        || value.contains(&b'@') && value.contains(&b'.')
+}
+
+/// So much of a value shows what it is.
+pub(super) const JUDGED_BYTES_MAX: usize = 160;
+
+fn judged(value: &[u8]) -> &[u8] {
+    &value[..value.len().min(JUDGED_BYTES_MAX)]
+}
+
 /// True for a piece of a program where a header's value is expected.
 pub(super) fn looks_code(value: &[u8]) -> bool {
+    let value = judged(value);
     let mix = Mix::of(value);
     code(value, mix) || source(value, mix)
 }

@@ -18,21 +18,39 @@ pub(super) fn rest(line: &[u8], at: usize, finds: &mut Finds) {
     let floor = at.min(line.len()).saturating_sub(BACK_BYTES);
     let mut from =
         line[..floor].iter().rev().take(BACK_BYTES).position(|byte| ends(*byte)).map_or(floor, |n| floor - n);
-    while from < line.len() {
-        let length = line[from..].iter().position(|byte| ends(*byte)).unwrap_or(line.len() - from);
-        let word = line[from..from + length].iter().filter(|byte| byte.is_ascii_alphanumeric()).take(WORD_BYTES_MIN);
-        if length >= STRETCH_BYTES_MIN && word.count() == WORD_BYTES_MIN && !member(line, from, length) {
-            finds.ranges.push(Found::from(from..from + length));
+    let (first, mut letters) = (from, 0);
+    for at in first..=line.len() {
+        let kind = line.get(at).map_or(END, |byte| KINDS[usize::from(*byte)]);
+        if kind != END {
+            letters += usize::from(kind);
+            continue;
         }
-        from += length + 1;
+        let length = at - from;
+        if length >= STRETCH_BYTES_MIN && letters >= WORD_BYTES_MIN && !member(line, from, length) {
+            finds.ranges.push(Found::from(from..at));
+        }
+        (from, letters) = (at + 1, 0);
     }
     let open = memchr::memmem::rfind(&line[floor..], b"PRIVATE KEY");
     finds.key_open |= open.is_some_and(|at| memchr::memmem::find(&line[floor + at..], b"-----END").is_none());
 }
 
-fn ends(byte: u8) -> bool {
+const fn ends(byte: u8) -> bool {
     matches!(byte, b'"' | b'{' | b'}' | b'[' | b']')
 }
+
+/// 1 for a letter or a digit, [`END`] for what ends a stretch.
+const KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let of = byte as u8;
+        kinds[byte] = if ends(of) { END } else { of.is_ascii_alphanumeric() as u8 };
+        byte += 1;
+    }
+    kinds
+};
+const END: u8 = 2;
 
 /// `"duration_ms":`, and a number between members: `:12.5,`.
 fn member(line: &[u8], from: usize, length: usize) -> bool {
