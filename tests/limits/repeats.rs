@@ -93,3 +93,21 @@ fn repeats_and_others_in_one_packet_are_answered_in_their_order() {
     assert_eq!((count(&statuses[..20], 429), statuses[20], count(&statuses[21..41], 429)), (20, 200, 20));
     assert_eq!(statuses[41..], [404, 200]);
 }
+
+/// Else the end of a body and the request behind it would be taken for one request, and answered as one.
+#[test]
+fn the_end_of_a_body_is_no_part_of_the_request_that_repeats() {
+    let server = Server::start_with(&[("RATE_LIMIT_DEFAULT", "1/day"), ("RATE_LIMIT_CHAT", "9/day")], &[]);
+    let mut connection = server.connect();
+    let limited = "GET /api/nothing HTTP/1.1\r\nHost: t\r\n\r\n";
+    assert_eq!([hears(&mut connection, limited).status, hears(&mut connection, limited).status], [404, 429]);
+    let free = "GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n";
+    let head = format!("POST /api/context/mode HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n", free.len());
+    assert_eq!(hears(&mut connection, &head).status, 429);
+    // As the end of a body first, then as a request.
+    assert_eq!(hears(&mut connection, &format!("{free}{limited}")).status, 429);
+    for _ in 0..3 {
+        let told = hears(&mut connection, &format!("{free}{limited}"));
+        assert_eq!((told.status, connection.answer().unwrap().status), (200, 429));
+    }
+}

@@ -114,80 +114,82 @@ fn heads_that_are_refused() {
     }
 }
 
-/// The published holes that meet a server of HTTP/1, as bytes (rapid reset and its kin belong to HTTP/2).
+/// The published holes that meet a server of HTTP/1, as bytes (rapid reset and its kin belong to HTTP/2): a name, what is
+/// sent, requests before the refusal, and the refusal.
+const PUBLISHED: &[(&str, &str, usize, Refusal)] = &[
+    (
+        "CVE-2018-1000164: CR LF in a header",
+        "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n\rSet-Cookie: c\r\n\r\n",
+        0,
+        Refusal::BareLineEnd,
+    ),
+    (
+        "CVE-2024-1135: TE that is not chunked",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked,gzip\r\nContent-Length: 6\r\n\r\n0\r\n\r\nG",
+        0,
+        Refusal::Encoding,
+    ),
+    (
+        "CVE-2024-6827: TE that is not checked",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked2\r\nContent-Length: 6\r\n\r\n0\r\n\r\nG",
+        0,
+        Refusal::Encoding,
+    ),
+    (
+        "CVE-2024-6827: tab in TE",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\tgzip\tchunked\r\n\r\n0\r\n\r\n",
+        0,
+        Refusal::Encoding,
+    ),
+    (
+        "CVE-2021-21299: two TE",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: cow\r\n\r\n0\r\n\r\n",
+        0,
+        Refusal::Encoding,
+    ),
+    (
+        "CVE-2021-21299: TE then CL",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\nContent-Length: 3\r\n\r\nabc",
+        0,
+        Refusal::Encoding,
+    ),
+    (
+        "CVE-2021-32715: CL with a plus",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc",
+        0,
+        Refusal::LengthInvalid,
+    ),
+    (
+        "CVE-2021-32714: chunk size that overflows",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nf0000000000000003\r\nabc\r\n0\r\n\r\n",
+        1,
+        Refusal::ChunkSize,
+    ),
+    (
+        "chunk size after which a bare LF hides an extension",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;\nxx\r\n4c\r\n0\r\n\r\n",
+        1,
+        Refusal::ChunkExtension,
+    ),
+    (
+        "a trailer that frames",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n\r\n",
+        1,
+        Refusal::TrailerForbidden,
+    ),
+    (
+        "bare LF ends the body",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        1,
+        Refusal::BareLineEnd,
+    ),
+];
+
 #[test]
 fn published_holes_are_refused() {
-    use Refusal::*;
-    for (name, bytes, requests, reason) in [
-        (
-            "CVE-2018-1000164: CR LF in a header",
-            "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n\rSet-Cookie: c\r\n\r\n",
-            0,
-            BareLineEnd,
-        ),
-        (
-            "CVE-2024-1135: TE that is not chunked",
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked,gzip\r\nContent-Length: 6\r\n\r\n0\r\n\r\nG",
-            0,
-            Encoding,
-        ),
-        (
-            "CVE-2024-6827: TE that is not checked",
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked2\r\nContent-Length: 6\r\n\r\n0\r\n\r\nG",
-            0,
-            Encoding,
-        ),
-        (
-            "CVE-2024-6827: tab in TE",
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\tgzip\tchunked\r\n\r\n0\r\n\r\n",
-            0,
-            Encoding,
-        ),
-        (
-            "CVE-2021-21299: two TE",
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: cow\r\n\r\n0\r\n\r\n",
-            0,
-            Encoding,
-        ),
-        (
-            "CVE-2021-21299: TE then CL",
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\nContent-Length: 3\r\n\r\nabc",
-            0,
-            Encoding,
-        ),
-        (
-            "CVE-2021-32715: CL with a plus",
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc",
-            0,
-            LengthInvalid,
-        ),
-        (
-            "CVE-2021-32714: chunk size that overflows",
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nf0000000000000003\r\nabc\r\n0\r\n\r\n",
-            1,
-            ChunkSize,
-        ),
-        (
-            "chunk size after which a bare LF hides an extension",
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;\nxx\r\n4c\r\n0\r\n\r\n",
-            1,
-            ChunkExtension,
-        ),
-        (
-            "a trailer that frames",
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n\r\n",
-            1,
-            TrailerForbidden,
-        ),
-        (
-            "bare LF ends the body",
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
-            1,
-            BareLineEnd,
-        ),
-    ] {
+    for (name, bytes, requests, reason) in PUBLISHED {
         let read = read_in_every_way(bytes.as_bytes());
-        assert_eq!((read.requests.len(), read.refusal), (requests, Some(reason)), "{name}");
+        assert_eq!((read.requests.len(), read.refusal), (*requests, Some(*reason)), "{name}");
         assert!(read.requests.iter().all(|request| request.1.is_empty()), "{name}");
     }
 }

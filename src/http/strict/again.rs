@@ -60,8 +60,8 @@ impl std::fmt::Debug for Kept {
 }
 
 impl<S> Strict<S> {
-    /// Keeps `bytes`, all that one read gave and hyper got, if they are wanted and one whole request. `before`: how many
-    /// requests there were then.
+    /// Keeps `bytes`, all that one read gave and hyper got, if they are wanted and one whole request from its first
+    /// byte. `before`: how many requests there were then, between two of them: the end of a body is no part of the next.
     pub(super) fn keep(&mut self, bytes: &[u8], passed: usize, before: u64) {
         let whole = passed == bytes.len() && self.scanner.place() == Place::Between;
         if !whole || self.scanner.requests() != before + 1 || bytes.len() > KEPT_BYTES_MAX {

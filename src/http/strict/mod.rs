@@ -118,10 +118,10 @@ impl<S> Strict<S> {
             return self.hold(fresh);
         }
         self.came(fresh);
-        let before = self.scanner.requests();
+        let before = (self.scanner.place() == Place::Between).then(|| self.scanner.requests());
         let scan = self.scanner.scan(fresh);
         cursor.put_slice(&fresh[..scan.pass]);
-        if self.ledger.wants_kept() {
+        if let Some(before) = before.filter(|_| self.ledger.wants_kept()) {
             self.keep(fresh, scan.pass, before);
         }
         self.held.extend_from_slice(&fresh[scan.pass..]);
