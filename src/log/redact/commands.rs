@@ -145,10 +145,9 @@ pub(super) fn piped(text: &Text<'_>, start: usize, end: usize) -> Option<Found> 
     let words = words.trim_ascii_end();
     let undressed = words.iter().rposition(|byte| !quote(*byte) && *byte != b'\\').map_or(0, |last| last + 1);
     let begin = words[..undressed].iter().rposition(|byte| byte.is_ascii_whitespace() || quote(*byte))? + 1;
-    let said = [&b"echo"[..], b"printf", b"-n", b"-e"].iter();
     let command = words[..begin].strip_suffix(b"'").or_else(|| words[..begin].strip_suffix(b"\"")).unwrap_or(&words[..begin]);
     let command = command.strip_suffix(b"\\").unwrap_or(command).trim_ascii_end();
-    if !said.into_iter().any(|word| command.ends_with(word)) {
+    if ![&b"echo"[..], b"printf", b"-n", b"-e"].iter().any(|word| command.ends_with(word)) {
         return None;
     }
     let word = &words[begin..undressed];
