@@ -145,7 +145,8 @@ pub(super) fn piped(text: &Text<'_>, start: usize, end: usize) -> Option<Found> 
     let words = words.trim_ascii_end();
     let undressed = words.iter().rposition(|byte| !quote(*byte) && *byte != b'\\').map_or(0, |last| last + 1);
     let begin = words[..undressed].iter().rposition(|byte| byte.is_ascii_whitespace() || quote(*byte))? + 1;
-    let command = words[..begin].strip_suffix(b"'").or_else(|| words[..begin].strip_suffix(b"\"")).unwrap_or(&words[..begin]);
+    let command =
+        words[..begin].strip_suffix(b"'").or_else(|| words[..begin].strip_suffix(b"\"")).unwrap_or(&words[..begin]);
     let command = command.strip_suffix(b"\\").unwrap_or(command).trim_ascii_end();
     if ![&b"echo"[..], b"printf", b"-n", b"-e"].iter().any(|word| command.ends_with(word)) {
         return None;
@@ -172,7 +173,7 @@ pub(super) fn protocol(text: &Text<'_>, start: usize, end: usize) -> Option<Foun
     let last = text.get(value.end).is_none_or(|byte| *byte != b' ');
     let mix = Mix::of(&text[value.clone()]);
     let kinds = usize::from(mix.lower > 0) + usize::from(mix.upper > 0) + usize::from(mix.symbols > 0);
-    let odd = mix.digits > 1 && (kinds > 1 || value.len() >= 16);
+    let odd = mix.digits > 0 && kinds > 1 || mix.digits > 1 && value.len() >= 16;
     let plain = !matches!(text[value.start], b'/' | b'$' | b'<' | b'{' | b'[') && !text[value.clone()].contains(&b'=');
     (last && value.len() >= 8 && odd && plain).then(|| value.into())
 }
