@@ -328,7 +328,9 @@ fn named_value(text: &Text<'_>, name: &Name) -> Option<Lead> {
 
 /// `"value": "…", "name": "password"`, `value="…" type="password"`: the value that stands before its name.
 pub(super) fn before(text: &Text<'_>, name: &Name, strength: Strength) -> Option<Range<usize>> {
-    name.quote.filter(|_| name.named(text))?;
+    // Most names without a value stand in lists.
+    let attribute = name.begin.checked_sub(2).is_some_and(|at| matches!(text[at], b':' | b'=' | b' ' | b'\\'));
+    name.quote.filter(|_| attribute && name.named(text))?;
     let floor = name.begin.saturating_sub(ENTRY_BYTES_MAX);
     text.spend((name.begin - floor) / 4);
     let word = floor + memchr::memmem::rfind(&text[floor..name.begin], b"value")? + 5;
