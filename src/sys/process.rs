@@ -1,11 +1,15 @@
 //! What a child is and gives up: its parent's death, its user, new privileges, its place before the OOM killer.
 
+use nix::errno::Errno;
+use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, Group, Pid, Uid, User, getppid, setgid, setgroups, setpgid, setuid};
 use std::convert::Infallible;
 use std::io;
+use std::mem::MaybeUninit;
+use std::time::Duration;
 
 /// The user and group that children run as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +108,31 @@ pub fn die_sooner(more: i32) -> io::Result<()> {
     std::fs::write(PATH, (now + more).min(HIGHEST).to_string())
 }
 
+/// This thread, and those it begins later, run for so long at a stretch while others wait for the core, if the kernel takes
+/// wishes (Linux 6.12 and later; sched(7), `sched_setattr(2)`). Who asks for less comes to its turn sooner; its share stays the same.
+///
+/// # Errors
+/// The kernel knows no such call, or a sandbox forbids it.
+pub fn short_turns(turn: Duration) -> io::Result<()> {
+    const OURSELVES: libc::pid_t = 0;
+    const NO_FLAGS: libc::c_uint = 0;
+    let size = size_of::<libc::sched_attr>() as libc::c_uint;
+    let mut wish = MaybeUninit::<libc::sched_attr>::zeroed();
+    // SAFETY: the kernel writes at most `size` bytes to `wish`, which has as many and is ours.
+    let read = unsafe { libc::syscall(libc::SYS_sched_getattr, OURSELVES, wish.as_mut_ptr(), size, NO_FLAGS) };
+    Errno::result(read)?;
+    // SAFETY: all of it is integers, which zeros are, too; the kernel has written what it knows.
+    let mut wish = unsafe { wish.assume_init() };
+    if wish.sched_policy != libc::SCHED_OTHER as u32 {
+        return Ok(());
+    }
+    // The nice value goes back as it came.
+    wish.sched_runtime = turn.as_nanos() as u64;
+    // SAFETY: the kernel reads `size` bytes, which `wish` says of itself, and keeps nothing of them.
+    Errno::result(unsafe { libc::syscall(libc::SYS_sched_setattr, OURSELVES, &raw const wish, NO_FLAGS) })?;
+    Ok(())
+}
+
 /// Neither this process nor a child leaves a core file: it would hold every secret.
 ///
 /// # Errors
@@ -154,4 +183,29 @@ pub fn kill(pid: i32, signal: Signal) -> bool {
 /// Sends `signal` to the process group that a child of ours leads. The caller knows that the child is not reaped yet.
 pub fn kill_group(leader: i32, signal: Signal) -> bool {
     leader > 1 && nix::sys::signal::killpg(Pid::from_raw(leader), signal).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_and_what_it_begins_take_short_turns_where_the_kernel_grants_them() {
+        let turn_ns = || {
+            let all = std::fs::read_to_string("/proc/thread-self/sched").unwrap_or_default();
+            let line = all.lines().find(|line| line.starts_with("se.slice"))?.rsplit(' ').next()?.to_owned();
+            line.parse::<u64>().ok()
+        };
+        let before = turn_ns();
+        let told = std::thread::spawn(move || {
+            short_turns(Duration::from_micros(700)).unwrap();
+            (turn_ns(), std::thread::spawn(turn_ns).join().unwrap())
+        });
+        let told = told.join().unwrap();
+        let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
+        let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+        let takes = (numbers.next(), numbers.next()) >= (Some(6), Some(12));
+        let expected = before.map(|before| if takes { 700_000 } else { before });
+        assert_eq!(told, (expected, expected), "{release}");
+    }
 }
