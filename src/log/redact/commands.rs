@@ -14,6 +14,10 @@ pub(super) fn user_flag(text: &Text<'_>, end: usize) -> Option<Found> {
     // `-U user%password` is Samba's.
     let percent = || find(text, b'%', from, stop).filter(|at| good(&text[at + 1..stop], 6));
     let colon = find(text, b':', from, stop).or_else(percent)?;
+    if colon + 1 == stop && stop - from > 12 && Mix::of(&text[from..colon]).random() {
+        // A key may be the user, and the password empty.
+        return Some((from..colon).into());
+    }
     let secret = &text[colon + 1..stop];
     let enough = secret.len() >= 3 && !secret.iter().all(u8::is_ascii_digit) && !secret.starts_with(b"/");
     enough.then(|| (colon + 1..stop).into())

@@ -232,13 +232,16 @@ fn secrets_leak_from_no_form_that_programs_and_people_use() {
         "rabbitmqctl add_user bob {}",
         "WIFI:T:WPA;S:home;P:{};;",
         "otpauth://totp/x:bob?secret={}&issuer=x",
+        "curl -u \"{}:\" https://example.com",
+        "API_TOKEN :::= \"{}\"",
+        "# {} is the password",
     ] {
         check(&redactor, form, &form.replace("{}", secret), secret, &mut failures);
     }
     let phrase = "correct horse battery staple";
     check(&redactor, "phrase", &format!("password: {phrase}"), phrase, &mut failures);
     check(&redactor, "quoted phrase", &format!("{{\"password\":\"{phrase}\"}}"), phrase, &mut failures);
-    assert_none(&failures, 127);
+    assert_none(&failures, 130);
 }
 
 fn encode64(bytes: &[u8]) -> String {

@@ -73,6 +73,7 @@ pub(super) fn lead(text: &Text<'_>, name: &Name) -> Option<Lead> {
 fn assignment(text: &Text<'_>, at: usize) -> usize {
     match &text[at..] {
         [b'?', b'?', b'=', ..] | [b'|', b'|', b'=', ..] | [b':', b':', b'=', ..] => at + 2,
+        [b':', b':', b':', b'=', ..] => at + 3,
         [b'?' | b'+' | b'.', b'=', after, ..] if *after != b'=' => at + 1,
         _ => at,
     }
@@ -211,11 +212,16 @@ fn dashed(text: &Text<'_>, at: usize) -> bool {
     mixed(text, blanks(text, at)).is_some_and(|end| !matches!(text.get(end), Some(b' ' | b'\t')))
 }
 
-/// `{password, "…"}`, `{password, <<"…">>}`; `'API_KEY' , '"…"'`.
+/// `{password, "…"}`, `{password, <<"…">>}`; `'API_KEY' , '"…"'`; a line `token,…,`.
 fn tuple(text: &Text<'_>, name: &Name, comma: usize) -> Option<Lead> {
     let at = blanks(text, comma + 1);
     if name.quote.is_none() {
         let braced = name.begin.checked_sub(1).is_some_and(|before| text[before] == b'{');
+        let end = short_run(text, at, 128, alnum);
+        let ends = matches!(text.get(end), None | Some(b',' | b'\r' | b'\n'));
+        if ends && end - at >= 20 && Mix::of(&text[at..end]).random() && name.leads_line(text) {
+            return Some(Lead { at, context: Context::Tight });
+        }
         let at = if text[at..].starts_with(b"<<") { at + 2 } else { at };
         let quoted = text.get(short_run(text, at, 8, |byte| byte == b'\\')).is_some_and(|byte| quote(*byte));
         return (braced && quoted).then_some(Lead { at, context: Context::List });
@@ -328,6 +334,9 @@ fn named_value(text: &Text<'_>, name: &Name) -> Option<Lead> {
 
 /// `"value": "…", "name": "password"`, `value="…" type="password"`: the value that stands before its name.
 pub(super) fn before(text: &Text<'_>, name: &Name, strength: Strength) -> Option<Range<usize>> {
+    if strength == Strength::Strong && text[..name.begin].ends_with(b" is the ") {
+        return told_before(text, name.begin - b" is the ".len());
+    }
     // Most names without a value stand in lists.
     let attribute = name.begin.checked_sub(2).is_some_and(|at| matches!(text[at], b':' | b'=' | b' ' | b'\\'));
     name.quote.filter(|_| attribute && name.named(text))?;
@@ -344,6 +353,15 @@ pub(super) fn before(text: &Text<'_>, name: &Name, strength: Strength) -> Option
     let near = beside.len() < 40 && !beside.iter().any(|byte| matches!(byte, b'{' | b'}' | b'[' | b']' | b'<' | b'>'));
     let value = mark + 1..close;
     (near && values::secret(&text[value.clone()], Context::Entry, strength, true)).then_some(value)
+}
+
+/// `… is the password`: the word that ends at `end`.
+fn told_before(text: &Text<'_>, end: usize) -> Option<Range<usize>> {
+    let floor = end.saturating_sub(128);
+    let mark = |byte: &u8| byte.is_ascii_whitespace() || quote(*byte) || matches!(byte, b'/' | b'*' | b'#' | b';');
+    text.spend(end - floor);
+    let from = floor + text[floor..end].iter().rposition(mark).map_or(0, |last| last + 1);
+    (end > from && values::secret(&text[from..end], Context::Told, Strength::Strong, true)).then_some(from..end)
 }
 
 /// How far before a name its value may begin.

@@ -227,7 +227,7 @@ pub(super) fn sid(text: &Text<'_>, start: usize) -> Option<Range<usize>> {
     if !(prefix == b"SK" || prefix == b"AC") || !word_begins(text, start) {
         return None;
     }
-    let end = short_run(text, start + 2, 33, |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let end = short_run(text, start + 2, 33, |byte| byte.is_ascii_hexdigit());
     (end == start + 34 && !text.get(end).is_some_and(|byte| alnum(*byte))).then_some(start..end)
 }
 
