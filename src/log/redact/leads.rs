@@ -219,7 +219,8 @@ fn tuple(text: &Text<'_>, name: &Name, comma: usize) -> Option<Lead> {
         let braced = name.begin.checked_sub(1).is_some_and(|before| text[before] == b'{');
         let end = short_run(text, at, 128, alnum);
         let ends = matches!(text.get(end), None | Some(b',' | b'\r' | b'\n'));
-        if ends && end - at >= 20 && Mix::of(&text[at..end]).random() && name.leads_line(text) {
+        let numbered = || Mix::of(&text[at..end]).digits > 1 && Mix::of(&text[at..end]).random();
+        if ends && end - at >= 20 && numbered() && name.leads_line(text) {
             return Some(Lead { at, context: Context::Tight });
         }
         let at = if text[at..].starts_with(b"<<") { at + 2 } else { at };
