@@ -102,7 +102,12 @@ fn a_log_process_that_stands_still_stalls_nobody_and_every_line_is_counted() {
     let before: Vec<u64> = server.children("worker").into_iter().map(rss).collect();
     let log = Pid::from_raw(server.children("chatcorn log")[0]);
     kill(log, Signal::SIGSTOP).unwrap();
+    let begun = Instant::now();
     let stopped = (0..3).map(|_| round()).min().unwrap();
+    // The long form stands still for its half minute, all of it asked through.
+    while begun.elapsed() < Duration::from_secs(long_or(30, 0)) {
+        round();
+    }
     let after: Vec<u64> = server.children("worker").into_iter().map(rss).collect();
     kill(log, Signal::SIGCONT).unwrap();
     // Twice the time, and thrice that where others use the machine.

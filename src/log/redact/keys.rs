@@ -39,7 +39,7 @@ pub(super) fn value(text: &Text<'_>, start: usize, end: usize, strength: Strengt
     if let Some(value) = column(text, &name) {
         return Some(value.into());
     }
-    let lead = lead(text, &name)?;
+    let Some(lead) = lead(text, &name) else { return leads::before(text, &name, strength).map(Found::from) };
     let lead = match (lead.context, strength) {
         (Context::Sentence, Strength::Strong) => lead,
         (Context::Sentence, _) => leads::said(text, &lead)?,

@@ -1,8 +1,9 @@
 //! What stands between a name and its value: separators of programs and files, words of sentences, markup of documents.
 
 use super::names::Name;
-use super::text::{Mix, Text, alnum, ident, line_end_before, quote, run, short_run};
-use super::values::Context;
+use super::text::{Mix, Text, alnum, closing, find, ident, line_end_before, quote, run, short_run};
+use super::values::{self, Context, Strength};
+use std::ops::Range;
 
 /// The head of a form's part after its name, and what may stand between a name and its value.
 const HEAD_BYTES_MAX: usize = 192;
@@ -26,6 +27,9 @@ pub(super) fn lead(text: &Text<'_>, name: &Name) -> Option<Lead> {
     }
     if name.named(text) {
         return named_value(text, name);
+    }
+    if let Some(at) = attributed(text, name) {
+        return Some(Lead { at, context: Context::Tight });
     }
     let undressed = markup(text, name, name.end);
     let at = blanks(text, undressed);
@@ -52,6 +56,9 @@ pub(super) fn lead(text: &Text<'_>, name: &Name) -> Option<Lead> {
         [b'=', ..] => tight(1),
         [b':', ..] => typed(text, at).or_else(|| tight(1)),
         [b',', ..] if name.quote.is_some() && in_list(text, name) => Some(Lead { at: at + 1, context: Context::List }),
+        [b',', ..] => tuple(text, name, at),
+        [b'.', b' ', mark, ..] if spaced && quote(*mark) => Some(Lead { at: at + 2, context: Context::List }),
+        [b'-', b' ', ..] if spaced && dashed(text, at + 2) => Some(Lead { at: at + 2, context: Context::Told }),
         _ if spaced && name.flag(text) => Some(Lead { at, context: Context::Flag }),
         [mark, ..] if spaced && quote(*mark) => Some(Lead { at, context: Context::List }),
         _ if spaced && netrc(text, name) => Some(Lead { at, context: Context::Flag }),
@@ -176,11 +183,57 @@ pub(super) fn value_begins(text: &Text<'_>, name: &Name, at: usize) -> usize {
     if optional && text[..at].trim_ascii_end().ends_with(b"=") { at + 9 } else { at }
 }
 
-/// `password == "…"`
+/// `password == "…"`, and without quotes what can be no name of a program.
 fn compared(text: &Text<'_>, at: usize) -> Option<Lead> {
     let value = blanks(text, short_run(text, at, 3, |byte| byte == b'='));
-    text.get(value).filter(|byte| quote(**byte))?;
-    Some(Lead { at: value, context: Context::List })
+    match text.get(value) {
+        Some(mark) if quote(*mark) => Some(Lead { at: value, context: Context::List }),
+        Some(_) if mixed(text, value).is_some() => Some(Lead { at: value, context: Context::Told }),
+        _ => None,
+    }
+}
+
+/// The end of a word of capitals, small letters and digits, or of letters, digits and signs, that no program or test
+/// gives to anything.
+fn mixed(text: &Text<'_>, from: usize) -> Option<usize> {
+    let end = short_run(text, from, 128, |byte| !byte.is_ascii_whitespace() && !quote(byte) && byte != b'\\');
+    let word = &text[from..end];
+    let mix = Mix::of(word);
+    text.spend(word.len().min(32));
+    let kinds = [mix.lower, mix.upper, mix.symbols].iter().filter(|count| **count > 0).count();
+    let plain = !word.iter().any(|byte| matches!(byte, b'_' | b'/' | b'.' | b'(' | b'[' | b':' | b','));
+    let numbered = word.iter().position(u8::is_ascii_digit).is_some_and(|at| at + 2 >= word.len());
+    (word.len() >= 8 && mix.digits > 0 && kinds > 1 && plain && !numbered).then_some(end)
+}
+
+/// `PASS - …` and nothing more.
+fn dashed(text: &Text<'_>, at: usize) -> bool {
+    mixed(text, blanks(text, at)).is_some_and(|end| !matches!(text.get(end), Some(b' ' | b'\t')))
+}
+
+/// `{password, "…"}`, `{password, <<"…">>}`; `'API_KEY' , '"…"'`.
+fn tuple(text: &Text<'_>, name: &Name, comma: usize) -> Option<Lead> {
+    let at = blanks(text, comma + 1);
+    if name.quote.is_none() {
+        let braced = name.begin.checked_sub(1).is_some_and(|before| text[before] == b'{');
+        let at = if text[at..].starts_with(b"<<") { at + 2 } else { at };
+        let quoted = text.get(short_run(text, at, 8, |byte| byte == b'\\')).is_some_and(|byte| quote(*byte));
+        return (braced && quoted).then_some(Lead { at, context: Context::List });
+    }
+    let inner = short_run(text, at + 1, 8, |byte| byte == b'\\');
+    let nested = matches!((text.get(at), text.get(inner)), (Some(b'\''), Some(b'"')) | (Some(b'"'), Some(b'\'')));
+    nested.then_some(Lead { at: at + 1, context: Context::List })
+}
+
+/// `<password kind="x">…</password>`: past the tag.
+fn attributed(text: &Text<'_>, name: &Name) -> Option<usize> {
+    let opened = name.begin.checked_sub(1).is_some_and(|before| text[before] == b'<');
+    if !opened || name.quote.is_some() || text.get(name.end) != Some(&b' ') {
+        return None;
+    }
+    let close = find(text, b'>', name.end, text.len().min(name.end + HEAD_BYTES_MAX))?;
+    let next = find(text, b'<', close, text.len().min(close + HEAD_BYTES_MAX))?;
+    (text[close - 1] != b'/' && text.get(next + 1) == Some(&b'/')).then_some(close + 1)
 }
 
 /// `the password is …`, `the password was: …`, `the password of bob is …`, `your password for x: …`
@@ -190,6 +243,11 @@ fn verb(text: &Text<'_>, at: usize) -> Lead {
             let end = at + verb.len() + usize::from(text[at + verb.len()] == b':');
             let at = blanks(text, end);
             return told(text, at).unwrap_or(Lead { at, context: Context::Sentence });
+        }
+    }
+    for change in [&b"set to "[..], b"reset to ", b"changed to ", b"changed from ", b"updated to "] {
+        if text[at..].starts_with(change) {
+            return Lead { at: blanks(text, at + change.len()), context: Context::Told };
         }
     }
     // One digit says how the value is written: `enable password 7 …`.
@@ -246,10 +304,18 @@ fn named_value(text: &Text<'_>, name: &Name) -> Option<Lead> {
         return Some(Lead { at: skip, context: Context::Part });
     }
     let between = |byte| matches!(byte, b'\\' | b'"' | b'\'' | b' ' | b',' | b'\n');
-    let word = short_run(text, name.end, 64, between);
+    let mut word = short_run(text, name.end, 64, between);
+    // The letters of escaped newlines.
+    for _ in 0..2 {
+        if text[name.end..word].ends_with(b"\\") && matches!(text.get(word), Some(b'n' | b'r')) {
+            word = short_run(text, word + 1, 64, between);
+        }
+    }
     let at = word
         + if text[word..].starts_with(b"value") || text[word..].starts_with(b"Value") {
             5
+        } else if text[word..].starts_with(b"content") {
+            7
         } else if text[word..].starts_with(b"v\"") {
             1
         } else {
@@ -259,6 +325,29 @@ fn named_value(text: &Text<'_>, name: &Name) -> Option<Lead> {
     let at = blanks(text, at);
     matches!(text.get(at), Some(b':' | b'=')).then_some(Lead { at: at + 1, context: Context::Entry })
 }
+
+/// `"value": "…", "name": "password"`, `value="…" type="password"`: the value that stands before its name.
+pub(super) fn before(text: &Text<'_>, name: &Name, strength: Strength) -> Option<Range<usize>> {
+    // Most names without a value stand in lists.
+    let attribute = name.begin.checked_sub(2).is_some_and(|at| matches!(text[at], b':' | b'=' | b' ' | b'\\'));
+    name.quote.filter(|_| attribute && name.named(text))?;
+    let floor = name.begin.saturating_sub(ENTRY_BYTES_MAX);
+    text.spend((name.begin - floor) / 4);
+    let word = floor + memchr::memmem::rfind(&text[floor..name.begin], b"value")? + 5;
+    let separator = blanks(text, short_run(text, word, 8, |byte| byte == b'\\' || quote(byte)));
+    text.get(separator).filter(|byte| matches!(byte, b':' | b'='))?;
+    let from = blanks(text, separator + 1);
+    let mark = short_run(text, from, 8, |byte| byte == b'\\');
+    let kind = *text.get(mark).filter(|byte| quote(**byte))?;
+    let close = closing(text, mark + 1, kind, mark - from).filter(|close| *close < name.begin)?;
+    let beside = &text[close..name.begin];
+    let near = beside.len() < 40 && !beside.iter().any(|byte| matches!(byte, b'{' | b'}' | b'[' | b']' | b'<' | b'>'));
+    let value = mark + 1..close;
+    (near && values::secret(&text[value.clone()], Context::Entry, strength, true)).then_some(value)
+}
+
+/// How far before a name its value may begin.
+const ENTRY_BYTES_MAX: usize = 320;
 
 /// After the head of a form's part: past an empty line, whose newlines may be escaped.
 fn empty_line(text: &Text<'_>, from: usize) -> Option<usize> {

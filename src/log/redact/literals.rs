@@ -42,6 +42,14 @@ pub(super) enum Family {
     PgPass,
     /// `user/password@host`
     Slash,
+    /// `echo user:password | chpasswd`, `echo password | sudo -S …`
+    Piped,
+    /// A protocol's command at the beginning of a line, whose last word is the secret.
+    Protocol,
+    /// `curl -b name=value`
+    CookieFlag,
+    /// `WIFI:T:WPA;S:net;P:password;;`
+    Wifi,
     PrivateKey,
 }
 
@@ -263,6 +271,15 @@ const OTHERS: &[(&str, Family)] = &[
     (":5432:", Family::PgPass),
     ("oracle:thin:", Family::Slash),
     ("sqlplus ", Family::Slash),
+    ("rabbitmqctl", Family::Next),
+    ("pscredential(", Family::Arguments),
+    (".auth(", Family::Arguments),
+    ("chpasswd", Family::Piped),
+    ("sudo -s", Family::Piped),
+    ("auth ", Family::Protocol),
+    ("identify ", Family::Protocol),
+    (" -b ", Family::CookieFlag),
+    ("wifi:", Family::Wifi),
     ("private key-----", Family::PrivateKey),
     ("private key block-----", Family::PrivateKey),
     ("private+key-----", Family::PrivateKey),
@@ -336,6 +353,10 @@ impl Family {
             Family::Dsn => commands::dsn(text, start),
             Family::PgPass => commands::pgpass(text, start, end),
             Family::Slash => commands::slash(text, start, end),
+            Family::Piped => commands::piped(text, start, end),
+            Family::Protocol => commands::protocol(text, start, end),
+            Family::CookieFlag => commands::cookie_flag(text, start, end),
+            Family::Wifi => commands::wifi(text, end),
             Family::UserFlag => commands::user_flag(text, end),
             Family::PrivateKey => {
                 let (range, open) = match pem::pem(text, start, end) {

@@ -58,7 +58,8 @@ impl Name {
             return false;
         }
         let before = &text[floor..undress(separator - 1)];
-        [&b"name"[..], b"key", b"Name", b"Key"].iter().any(|word| before.ends_with(word))
+        let kind = before.ends_with(b"type") && text[self.begin..self.word_end].eq_ignore_ascii_case(b"password");
+        kind || [&b"name"[..], b"key", b"Name", b"Key", b"\"n", b"'n"].iter().any(|word| before.ends_with(word))
     }
 
     /// The first thing on its line, but for blanks, a dash and quotes.
