@@ -8,7 +8,7 @@ use std::cell::RefCell;
 /// A batch goes when it is this long, or when its thread has nothing else to do ([`flush`]).
 const BATCH_BYTES: usize = 16 * 1024;
 /// Lines of a busy thread wait so long for company, in milliseconds.
-pub const LINGER_MS: u64 = 2;
+pub const LINGER_MS: u64 = 5;
 /// Stands at the end of a line that was too long.
 pub(super) const CUT_MARK: &str = "…[cut]";
 

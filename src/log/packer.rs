@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// While lines come faster than this, packets are sent at this pace: a wake-up of the log process costs more than
 /// many lines in one packet.
-const PACE_MS: u8 = 2;
+const PACE_MS: u8 = 5;
 
 /// The inner writer of a worker's queue: collects batches, sends packets, waits for room in the pipe.
 pub(super) struct Packer {
