@@ -64,7 +64,9 @@ fn reader(path: &Path, service: Option<Identity>) -> Option<(u32, u32)> {
 fn tell_reader(path: &Path, reader: Option<(u32, u32)>) {
     let path = path.display();
     match reader {
-        Some((user, _)) => eprintln!("{path} is new and belongs to {}, who alone can read it.", process::user_name(user)),
+        Some((user, _)) => {
+            eprintln!("{path} is new and belongs to {}, who alone can read it.", process::user_name(user))
+        }
         None if process::uid() == 0 => eprintln!(
             "{path} is new and root's alone. A server that runs as another user cannot read it: chown it to that user, or name \
              the user with --user (CHATCORN_USER) here, too."
@@ -79,11 +81,12 @@ fn tell_reader(path: &Path, reader: Option<(u32, u32)>) {
 /// The file cannot be read.
 pub fn list(path: &Path) -> Result<(), String> {
     existing(path)?;
+    let records = keys::records(path)?;
     println!(
         "{:<12}  {:<8}  {:<10}  {:<10}  {:<16}  {:<24}  QUOTAS",
         "ID", "STATE", "MADE", "EXPIRES", "LAST USED", "NAME"
     );
-    for record in keys::records(path)? {
+    for record in records {
         let used = std::fs::metadata(keys::used_directory(path).join(&record.id)).and_then(|found| found.modified());
         let used = used.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs());
         println!(
