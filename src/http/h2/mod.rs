@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Requests of one connection at once.
@@ -93,16 +94,19 @@ where
     loop {
         tokio::select! {
             _ = connection.as_mut() => return,
-            _ = looks.tick() => if watch.over() {
-                connection.as_mut().graceful_shutdown();
-                break;
-            },
+            _ = looks.tick() => {}
+            () = pulse.gave_up.notified() => {}
+        }
+        if watch.over() {
+            connection.as_mut().graceful_shutdown();
+            break;
         }
     }
     // A client that answers the GOAWAY ends by itself; one that does not has this long, and its requests theirs.
     let until = Instant::now() + if watch.stuck() { GOODBYE } else { app.plan.request_time + GOODBYE };
+    let looks_max = if watch.abandoned() { 1 } else { GOODBYE_LOOKS };
     let mut idle_looks = 0;
-    while Instant::now() < until && idle_looks < GOODBYE_LOOKS {
+    while Instant::now() < until && idle_looks < looks_max {
         idle_looks = if ledger.in_flight() == 0 { idle_looks + 1 } else { 0 };
         tokio::select! {
             _ = connection.as_mut() => return,
@@ -173,6 +177,8 @@ struct Pulse {
     stalled_ms: AtomicU64,
     /// An answer was not taken in time.
     given_up: AtomicBool,
+    /// The same for who waits for it.
+    gave_up: Notify,
 }
 
 /// Decides when a connection has lived long enough.

@@ -85,17 +85,23 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Paced {
 }
 
 async fn run(task: impl Future<Output = ()>, times: Times, pulse: Arc<Pulse>) {
+    if !taken(task, times).await {
+        pulse.given_up.store(true, Relaxed);
+        pulse.gave_up.notify_one();
+    }
+}
+
+/// Runs it to its end, or drops it: false.
+async fn taken(task: impl Future<Output = ()>, times: Times) -> bool {
     let (mut task, mut wait) = (pin!(task), Wait::default());
-    let taken = poll_fn(|cx| {
+    poll_fn(|cx| {
         ASKED.set(Asked::default());
         match task.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(true),
             Poll::Pending => wait.poll(ASKED.get(), &times, cx).map(|()| false),
         }
-    });
-    if !taken.await {
-        pulse.given_up.store(true, Relaxed);
-    }
+    })
+    .await
 }
 
 /// How long the client has been waited for.
