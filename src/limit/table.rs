@@ -84,7 +84,7 @@ impl Hash {
     }
 
     /// What stands for the client in [`Hints`]; 0 is nobody.
-    fn hint(self) -> u8 {
+    pub(super) fn hint(self) -> u8 {
         (self.tag >> 16 & 0xff).max(1) as u8
     }
 }
@@ -106,7 +106,7 @@ pub struct Table<C: 'static> {
     cells: &'static [C],
     buckets: usize,
     stride: usize,
-    hints: Hints,
+    pub(super) hints: Hints,
 }
 
 impl<C> Clone for Table<C> {
@@ -247,7 +247,7 @@ impl<C: Cell> Table<C> {
     }
 
     #[inline(always)]
-    fn buckets_of(&self, hash: Hash) -> [usize; 2] {
+    pub(super) fn buckets_of(&self, hash: Hash) -> [usize; 2] {
         let [first, second] = hash.buckets.map(|bits| bits as usize & (self.buckets - 1));
         [first, if second == first { first ^ 1 & (self.buckets - 1) } else { second }]
     }
