@@ -2,7 +2,7 @@
 //! on, and can see no difference.
 
 use crate::heads::has_security_headers;
-use crate::support::{Answer, Connection, HELLO, Server, until};
+use crate::support::{Answer, Connection, Server, until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -65,7 +65,7 @@ fn who_asks_for_the_health_for_ever_hears_of_a_model_that_goes() {
     (0..5).for_each(|_| assert_eq!(hears(&mut connection).json()["status"], "healthy"));
     drop(upstream);
     // A failed chat tells its worker, and this connection is of that worker.
-    assert_eq!(connection.post("/api/chat", HELLO).unwrap().status, 503);
+    assert_eq!(connection.post("/api/chat", r#"{"message":"hello","session_id":"s"}"#).unwrap().status, 503);
     assert_eq!(hears(&mut connection).json()["status"], "degraded");
 }
 
