@@ -5,6 +5,7 @@
 
 mod broken;
 mod messages;
+mod patience;
 mod wire;
 
 use crate::heads::has_headers;
