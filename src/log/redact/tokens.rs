@@ -59,7 +59,7 @@ impl Shape {
                 Capitals(length) => head.len() == length || head.len() < 24 && head.iter().any(u8::is_ascii_digit),
             };
         // A word that is long enough was looked at for what is random in it, and its parts again.
-        text.spend(if head.len() < self.least { head.len() } else { 2 * head.len() });
+        text.spend(if head.len() < self.least { 3 * head.len() / 2 } else { 3 * head.len() });
         if !enough {
             return None;
         }
@@ -235,6 +235,7 @@ pub(super) fn sid(text: &Text<'_>, start: usize) -> Option<Range<usize>> {
 /// six; a vault's `s.` and 24 letters and digits.
 pub(super) fn dotted(text: &Text<'_>, dot: usize) -> Option<Range<usize>> {
     if text.get(dot + 7) == Some(&b'.') {
+        text.spend(12);
         let first = text[..dot].iter().rev().take(29).take_while(|byte| url_safe(**byte)).count();
         // An escaped newline's letter before it is not its own.
         let start = dot - if text[..dot - first].ends_with(b"\\") { first.saturating_sub(1) } else { first };
@@ -245,6 +246,7 @@ pub(super) fn dotted(text: &Text<'_>, dot: usize) -> Option<Range<usize>> {
     }
     let vault = dot > 0 && text[dot - 1] == b's' && word_begins(text, dot - 1);
     let end = if vault { short_run(text, dot + 1, 25, alnum) } else { dot };
+    text.spend(if vault { 6 } else { 0 });
     (end == dot + 25 && every_kind(&text[dot + 1..end])).then(|| dot - 1..end)
 }
 

@@ -13,12 +13,15 @@ const NAME_BYTES_MAX: usize = 24;
 /// How far before the point the first stretch may begin: a literal that was not read to its end.
 const BACK_BYTES: usize = 40;
 
+/// What this costs for eight bytes, in nanoseconds.
+pub(super) const EIGHT_BYTES_COST: usize = 12;
+
 /// Covers the stretches of `line` from about `at` on.
 pub(super) fn rest(line: &[u8], at: usize, finds: &mut Finds) {
     let floor = at.min(line.len()).saturating_sub(BACK_BYTES);
     let mut from =
         line[..floor].iter().rev().take(BACK_BYTES).position(|byte| ends(*byte)).map_or(floor, |n| floor - n);
-    let (first, mut letters) = (from, 0);
+    let (first, mut letters, mut stretches) = (from, 0, Vec::new());
     for at in first..=line.len() {
         let kind = line.get(at).map_or(END, |byte| KINDS[usize::from(*byte)]);
         if kind != END {
@@ -27,12 +30,33 @@ pub(super) fn rest(line: &[u8], at: usize, finds: &mut Finds) {
         }
         let length = at - from;
         if length >= STRETCH_BYTES_MIN && letters >= WORD_BYTES_MIN && !member(line, from, length) {
-            finds.ranges.push(Found::from(from..at));
+            stretches.push(Found::from(from..at));
         }
         (from, letters) = (at + 1, 0);
     }
-    let open = memchr::memmem::rfind(&line[floor..], b"PRIVATE KEY");
-    finds.key_open |= open.is_some_and(|at| memchr::memmem::find(&line[floor + at..], b"-----END").is_none());
+    merge(&mut finds.ranges, stretches);
+    finds.key_open |= key_open(&line[floor..]);
+}
+
+/// Takes the stretches, which are in order, among what was found before; in linear time but for the few finds.
+fn merge(found: &mut Vec<Found>, stretches: Vec<Found>) {
+    found.sort_unstable_by_key(Found::place);
+    let mut merged = Vec::with_capacity(found.len() + stretches.len());
+    let mut before = found.drain(..).peekable();
+    for stretch in stretches {
+        while let Some(earlier) = before.next_if(|earlier| earlier.place() <= stretch.place()) {
+            merged.push(earlier);
+        }
+        merged.push(stretch);
+    }
+    merged.extend(before);
+    *found = merged;
+}
+
+/// A private key begins and does not end.
+fn key_open(rest: &[u8]) -> bool {
+    memchr::memmem::find(rest, b"PRIVATE KEY").is_some()
+        && memchr::memmem::rfind(rest, b"PRIVATE KEY") > memchr::memmem::rfind(rest, b"-----END")
 }
 
 const fn ends(byte: u8) -> bool {
