@@ -88,6 +88,11 @@ impl Automaton {
         state >= self.deep
     }
 
+    /// Where a walk from the start stands after this byte.
+    pub(super) fn after(&self, byte: u8) -> State {
+        self.next(self.start, byte)
+    }
+
     /// What ends where the walk stands.
     pub(super) fn hits(&self, state: State) -> &[Hit] {
         let row = (state / self.width) as usize;

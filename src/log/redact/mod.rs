@@ -148,9 +148,11 @@ impl Redactor {
     /// Looks at the line with its escapes undone, and leads what it finds back to the line.
     fn shadow(&self, line: &[u8], spent: usize, finds: &mut Finds) -> Result<usize, usize> {
         let worth = SPENT_MIN + line.len() * BOTH_EIGHT_BYTES / 8;
-        let first = First::of(line, worth.saturating_sub(spent));
+        // Who gives up looks at the line in another way, and that has its price.
+        let looked = worth.saturating_sub(line.len() * wary::EIGHT_BYTES_COST / 8);
+        let first = First::of(line, looked.saturating_sub(spent));
         let spent = spent + first.cost;
-        let Some(lead) = first.lead() else { return if spent > worth { Err(0) } else { Ok(spent) } };
+        let Some(lead) = first.lead() else { return if spent > looked { Err(0) } else { Ok(spent) } };
         let Some(shadow) = Shadow::of(line, &first, worth.saturating_sub(spent)) else { return Err(lead) };
         let spent = spent + shadow.whole_cost();
         let mut found = Finds::default();
@@ -167,12 +169,17 @@ impl Redactor {
         let text = Text::new(text, spent);
         let mut memo = tokens::Memo::default();
         let (mut state, mut covered) = (self.literals.start(), 0..0);
+        let dot = self.literals.after(b'.');
         for (block, begin) in text.chunks(BLOCK_BYTES).zip((0..).step_by(BLOCK_BYTES)) {
             let mut deep = 0;
             for (at, byte) in (begin..).zip(block) {
                 state = self.literals.next(state, *byte);
                 deep += usize::from(self.literals.is_deep(state));
                 if self.literals.is_match(state) {
+                    if state == dot && !tokens::may_be_dotted(&text, at) {
+                        deep += DOT_COST / DEEP_COST;
+                        continue;
+                    }
                     self.hits(&text, state, at + 1, &mut memo, &mut covered, finds);
                     if text.spent() > worth {
                         return Err(if covered.contains(&at) { covered.end } else { at });
@@ -220,12 +227,14 @@ impl Redactor {
 const BLOCK_BYTES: usize = 64;
 /// What a byte costs deep inside of literals, more than another.
 const DEEP_COST: usize = 2;
+/// What a point costs.
+const DOT_COST: usize = 4;
 /// What may be spent on looking closer, in nanoseconds: so much for a line, so much for eight of its bytes. A line of
 /// this program or of a server needs a tenth of it; whoever writes lines that need more gets them back with more missing.
 const SPENT_MIN: usize = 600;
 const SPENT_EIGHT_BYTES: usize = 12;
 /// The same for a line with escapes: for undoing them, scanning the line again without them, and looking closer in both.
-const BOTH_EIGHT_BYTES: usize = 22;
+const BOTH_EIGHT_BYTES: usize = 23;
 /// What a find costs.
 const FOUND_COST: usize = 40;
 

@@ -231,6 +231,12 @@ pub(super) fn sid(text: &Text<'_>, start: usize) -> Option<Range<usize>> {
     (end == start + 34 && !text.get(end).is_some_and(|byte| alnum(*byte))).then_some(start..end)
 }
 
+/// True where [`dotted`] may find something; most points are nothing to it.
+#[inline]
+pub(super) fn may_be_dotted(text: &[u8], dot: usize) -> bool {
+    text.get(dot + 7) == Some(&b'.') || dot > 0 && text[dot - 1] == b's'
+}
+
 /// What two old shapes have in the middle: a bot's token of three base64 parts, the first of 24 to 28, the second of
 /// six; a vault's `s.` and 24 letters and digits.
 pub(super) fn dotted(text: &Text<'_>, dot: usize) -> Option<Range<usize>> {
@@ -246,7 +252,6 @@ pub(super) fn dotted(text: &Text<'_>, dot: usize) -> Option<Range<usize>> {
     }
     let vault = dot > 0 && text[dot - 1] == b's' && word_begins(text, dot - 1);
     let end = if vault { short_run(text, dot + 1, 25, alnum) } else { dot };
-    text.spend(if vault { 6 } else { 0 });
     (end == dot + 25 && every_kind(&text[dot + 1..end])).then(|| dot - 1..end)
 }
 
