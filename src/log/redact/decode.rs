@@ -42,7 +42,7 @@ impl First {
 
 /// True when something in `text` may be an escape.
 pub(super) fn suspicious(text: &[u8]) -> bool {
-    introducer(text, 0, &mut 0).is_some()
+    introducer(text, 0, &mut 0, usize::MAX).is_some()
 }
 
 impl Shadow {
@@ -152,7 +152,7 @@ fn next_escape(text: &[u8], from: usize, cost: &mut usize, worth: usize) -> Opti
 #[inline(never)]
 fn later_escape(text: &[u8], mut from: usize, cost: &mut usize, worth: usize) -> Option<Escape> {
     while *cost <= worth {
-        let at = introducer(text, from, cost)?;
+        let at = introducer(text, from, cost, worth)?;
         if let Some(escape) = escape(text, at) {
             return Some(escape);
         }
@@ -175,10 +175,10 @@ fn past(text: &[u8], at: usize) -> usize {
 }
 
 /// The first place at or after `from` whose first bytes may begin an escape.
-fn introducer(text: &[u8], from: usize, cost: &mut usize) -> Option<usize> {
+fn introducer(text: &[u8], from: usize, cost: &mut usize, worth: usize) -> Option<usize> {
     let mut at = from;
     loop {
-        if at >= text.len() {
+        if at >= text.len() || *cost > worth {
             return None;
         }
         // Byte by byte for a while, for there may be many; then in blocks, for there may be none.
@@ -189,7 +189,7 @@ fn introducer(text: &[u8], from: usize, cost: &mut usize) -> Option<usize> {
             return found;
         }
         at = swift(text, near)?;
-        *cost += (at - near) / SWIFT_BYTES;
+        *cost += BLOCK_COST + (at - near) / SWIFT_BYTES;
     }
 }
 
@@ -205,8 +205,10 @@ fn swift(text: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-const NEAR_BYTES: usize = 24;
+const NEAR_BYTES: usize = 32;
 const BLOCK_BYTES: usize = 32;
+/// What it costs to find the byte in a block.
+const BLOCK_COST: usize = 12;
 /// Bytes passed over in a nanosecond.
 const SWIFT_BYTES: usize = 4;
 /// What an escape costs to undo, and what looks like one and is none, in nanoseconds.

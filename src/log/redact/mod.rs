@@ -79,6 +79,8 @@ pub fn shared(extra: &[String]) -> Result<&'static Redactor, String> {
 #[derive(Default)]
 struct Finds {
     ranges: Vec<Found>,
+    /// What a wary look covers, in order: begins and ends.
+    stretches: Vec<(u32, u32)>,
     /// A private key begins and does not end.
     key_open: bool,
 }
@@ -104,7 +106,10 @@ impl Redactor {
     pub fn line_after<'a>(&self, line: &'a [u8], trail: &mut Trail) -> Cow<'a, [u8]> {
         let mut finds = self.find(line);
         trail.follow(self, line, &mut finds);
-        if finds.ranges.is_empty() { Cow::Borrowed(line) } else { Cow::Owned(cut_out(line, finds.ranges)) }
+        if finds.ranges.is_empty() && finds.stretches.is_empty() {
+            return Cow::Borrowed(line);
+        }
+        Cow::Owned(cut_out(line, finds))
     }
 
     /// True without patterns of the operator's, which could look at anything.
@@ -116,11 +121,6 @@ impl Redactor {
     pub fn leaves(&self, line: &[u8]) -> bool {
         let mut trail = Trail::default();
         matches!(self.line_after(line, &mut trail), Cow::Borrowed(_)) && trail.is_closed()
-    }
-
-    /// What a line's looks cost by this redactor's own account, in nanoseconds; nothing when it was worth no more.
-    pub fn account(&self, line: &[u8]) -> Option<usize> {
-        self.looks(line, &mut Finds::default()).ok()
     }
 
     /// Looks at the line and at its shadow: what was spent, or from where on it was worth no more.
@@ -229,12 +229,13 @@ const BLOCK_BYTES: usize = 64;
 const DEEP_COST: usize = 2;
 /// What a point costs.
 const DOT_COST: usize = 4;
+
 /// What may be spent on looking closer, in nanoseconds: so much for a line, so much for eight of its bytes. A line of
 /// this program or of a server needs a tenth of it; whoever writes lines that need more gets them back with more missing.
 const SPENT_MIN: usize = 600;
 const SPENT_EIGHT_BYTES: usize = 12;
 /// The same for a line with escapes: for undoing them, scanning the line again without them, and looking closer in both.
-const BOTH_EIGHT_BYTES: usize = 23;
+const BOTH_EIGHT_BYTES: usize = 20;
 /// What a find costs.
 const FOUND_COST: usize = 40;
 
@@ -247,30 +248,40 @@ fn compile(pattern: &str) -> Result<Regex, String> {
     Ok(regex)
 }
 
-fn cut_out(line: &[u8], mut ranges: Vec<Found>) -> Vec<u8> {
-    ranges.sort_by_key(Found::place);
-    let mut out = Vec::with_capacity(line.len());
+fn cut_out(line: &[u8], mut finds: Finds) -> Vec<u8> {
+    finds.ranges.sort_by_key(Found::place);
+    let mut stretches = finds.stretches.iter().map(|(from, to)| Found::from(*from as usize..*to as usize)).peekable();
+    let mut out = Vec::with_capacity(line.len() + 2 * MARK.len());
     let mut at = 0;
-    for Found { range, wrap } in ranges {
-        if range.start < at {
-            // Inside or overlapping what is cut out already.
-            at = at.max(range.end);
-            continue;
+    for found in finds.ranges {
+        while let Some(stretch) = stretches.next_if(|stretch| stretch.place() < found.place()) {
+            at = mark(line, at, stretch, &mut out);
         }
-        out.extend_from_slice(&line[at..range.start]);
-        let mark = |out: &mut Vec<u8>| {
-            if let Some((quote, slashes)) = wrap {
-                out.resize(out.len() + slashes, b'\\');
-                out.push(quote);
-            }
-        };
-        mark(&mut out);
-        out.extend_from_slice(MARK);
-        mark(&mut out);
-        at = range.end;
+        at = mark(line, at, found, &mut out);
     }
+    at = stretches.fold(at, |at, stretch| mark(line, at, stretch, &mut out));
     out.extend_from_slice(&line[at..]);
     out
+}
+
+/// Takes over what stands before a find, and puts the mark in its place. What is done is done up to where it returns.
+#[inline]
+fn mark(line: &[u8], at: usize, Found { range, wrap }: Found, out: &mut Vec<u8>) -> usize {
+    if range.start < at {
+        // Inside or overlapping what is cut out already.
+        return at.max(range.end);
+    }
+    out.extend_from_slice(&line[at..range.start]);
+    let quote = |out: &mut Vec<u8>| {
+        if let Some((quote, slashes)) = wrap {
+            out.resize(out.len() + slashes, b'\\');
+            out.push(quote);
+        }
+    };
+    quote(out);
+    out.extend_from_slice(MARK);
+    quote(out);
+    range.end
 }
 
 #[cfg(test)]
