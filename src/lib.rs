@@ -177,7 +177,10 @@ fn key(wish: Wish, sources: &Sources) -> ExitCode {
     };
     let given = &sources.flags.key;
     let done = match wish {
-        Wish::KeyNew => cli::key::new(&path, &given.name, given.expires_days, given.quota.as_deref()),
+        Wish::KeyNew => {
+            let (days, quota) = (given.expires_days, given.quota.as_deref());
+            cli::key::new(&path, &given.name, days, quota, sources.identity())
+        }
         Wish::KeyRevoke => cli::key::revoke(&path, &given.id),
         _ => cli::key::list(&path),
     };

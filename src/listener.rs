@@ -2,6 +2,7 @@
 
 pub mod inherited;
 
+use crate::sys::fd;
 use nix::sys::stat::{Mode, umask};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -266,11 +267,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     // Inherited by every accepted connection: one system call less for each.
     socket.set_tcp_nodelay(true)?;
-    if address.ip().is_loopback() {
-        // Who comes by it is on this machine, a proxy mostly. Nothing is congested there, but where the system's default
-        // is BBR each packet would be paced. A kernel without this one keeps its default.
-        let _ = socket.set_tcp_congestion(b"reno");
-    }
+    fd::unpaced_on_loopback(&socket, address.ip());
     socket.bind(&address.into())?;
     Ok(socket)
 }

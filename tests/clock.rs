@@ -71,7 +71,7 @@ fn a_clock_that_is_set_kills_nobody_sticks_no_limit_and_overwrites_no_log() {
     let Some(library) = library() else { return };
     let upstream = Upstream::start(Way::Instant);
     let quotas = [("RATE_LIMIT_DEFAULT", "4 per 2 second"), ("RATE_LIMIT_CHAT", "1000 per minute")];
-    let own = [("CHAT_UPSTREAM", upstream.url.as_str()), ("HANG_TIMEOUT", "1.5")];
+    let own = [("CHAT_UPSTREAM", upstream.url.as_str()), ("HANG_TIMEOUT", "10")];
     let (server, clock) = start(&library, &[&quotas[..], &own].concat());
     let day = |event: &serde_json::Value| event["time"].as_str().unwrap_or_default()[..10].to_owned();
     let workers = server.children("worker");
@@ -83,12 +83,15 @@ fn a_clock_that_is_set_kills_nobody_sticks_no_limit_and_overwrites_no_log() {
         clock.set(offset);
         // The limit is used up at once, holds, and ends when its two seconds have gone by.
         let mut statuses = Vec::new();
-        let refused = Instant::now();
+        let began = Instant::now();
         until("the limit", || {
             statuses.push(kept.get("/api/context/mode?session_id=s").unwrap().status);
             statuses.last() == Some(&429)
         });
-        assert!(statuses.len() <= 5, "{offset}: {statuses:?}");
+        // On a busy machine a window may end, and the next begin, before it is full.
+        let windows = 1 + began.elapsed().as_secs() as usize / 2;
+        assert!(statuses.len() <= 4 * windows + 1, "{offset}: {statuses:?}");
+        let refused = Instant::now();
         until("the window's end", || kept.get("/api/context/mode?session_id=s").unwrap().status == 200);
         assert!(refused.elapsed() < Duration::from_secs(5), "{offset}: {:?}", refused.elapsed());
         let shown = server.expect_that("a line of another day", |event| {

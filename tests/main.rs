@@ -39,6 +39,7 @@ mod page;
 mod patience;
 mod postgres;
 mod privileges;
+mod probes;
 mod recycling;
 mod redaction;
 mod reload;

@@ -50,6 +50,8 @@ pub const GROUPS: [&str; 3] = ["chat", "completions", "other"];
 /// Of these, the ones that have tokens.
 pub const TOKEN_GROUPS: usize = 2;
 
+/// `GET /api/health` in [`ROUTES`].
+pub const HEALTH: usize = 0;
 /// Number of the route of chats in [`ROUTES`].
 pub const CHAT: usize = 5;
 /// Number of the route of OpenAI's own shape in [`ROUTES`].

@@ -3,9 +3,11 @@
 
 use crate::http::keys::{self, Record};
 use crate::limit::quota;
-use nix::fcntl::{Flock, FlockArg};
+use crate::sys::process::{self, Identity};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,22 +15,33 @@ const DAY_S: u64 = 86_400;
 /// Longest name of a key, in bytes.
 const NAME_BYTES_MAX: usize = 128;
 
-/// Makes a key and shows it, this once.
+/// Makes a key and shows it, this once. `service`: who the server is configured to run as; a file that root makes is theirs.
 ///
 /// # Errors
 /// A sentence: a bad quota or name, or the file cannot be read or written.
-pub fn new(path: &Path, name: &str, expires_days: Option<u64>, quotas: Option<&str>) -> Result<(), String> {
+pub fn new(
+    path: &Path,
+    name: &str,
+    expires_days: Option<u64>,
+    quotas: Option<&str>,
+    service: Option<Identity>,
+) -> Result<(), String> {
     if name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-        return Err(format!("a name has at most {NAME_BYTES_MAX} bytes and no control characters"));
+        return Err(format!("--name: a name has at most {NAME_BYTES_MAX} bytes and no control characters"));
     }
-    quotas.map(quota::parse).transpose().map_err(|error| error.to_string())?;
-    let _lock = lock(path)?;
-    let mut records = if path.exists() { keys::records(path)? } else { Vec::new() };
+    quotas.map(quota::parse).transpose().map_err(|error| format!("--quota: {error}"))?;
+    let is_new = !path.exists();
+    let reader = if is_new { reader(path, service) } else { None };
+    let _lock = lock(path, reader)?;
+    let mut records = if is_new { Vec::new() } else { keys::records(path)? };
     let (key, mut record) = keys::issue(name, now_s()).map_err(|error| error.to_string())?;
     record.expires = expires_days.map(|days| record.created + days * DAY_S);
     record.quota = quotas.map(str::to_owned);
     records.push(record);
-    put(path, records)?;
+    put(path, records, reader)?;
+    if is_new {
+        tell_reader(path, reader);
+    }
     eprintln!("This key is shown once; {} holds its SHA-256.", path.display());
     if quotas.is_some() {
         eprintln!("A running server counts by its quotas after the next reload.");
@@ -37,16 +50,43 @@ pub fn new(path: &Path, name: &str, expires_days: Option<u64>, quotas: Option<&s
     Ok(())
 }
 
+/// Who has to read a file that root makes, when that is somebody else: the configured user, else the owner of its directory.
+fn reader(path: &Path, service: Option<Identity>) -> Option<(u32, u32)> {
+    if process::uid() != 0 {
+        return None;
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let owner = || std::fs::metadata(directory).ok().map(|found| (found.uid(), found.gid()));
+    service.map(|service| (service.uid, service.gid)).or_else(owner).filter(|(user, _)| *user != 0)
+}
+
+/// Root made the file: the operator has to know who can read it now.
+fn tell_reader(path: &Path, reader: Option<(u32, u32)>) {
+    let path = path.display();
+    match reader {
+        Some((user, _)) => {
+            eprintln!("{path} is new and belongs to {}, who alone can read it.", process::user_name(user))
+        }
+        None if process::uid() == 0 => eprintln!(
+            "{path} is new and root's alone. A server that runs as another user cannot read it: chown it to that user, or name \
+             the user with --user (CHATCORN_USER) here, too."
+        ),
+        None => {}
+    }
+}
+
 /// Shows every key.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn list(path: &Path) -> Result<(), String> {
+    existing(path)?;
+    let records = keys::records(path)?;
     println!(
         "{:<12}  {:<8}  {:<10}  {:<10}  {:<16}  {:<24}  QUOTAS",
         "ID", "STATE", "MADE", "EXPIRES", "LAST USED", "NAME"
     );
-    for record in keys::records(path)? {
+    for record in records {
         let used = std::fs::metadata(keys::used_directory(path).join(&record.id)).and_then(|found| found.modified());
         let used = used.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs());
         println!(
@@ -68,26 +108,58 @@ pub fn list(path: &Path) -> Result<(), String> {
 /// # Errors
 /// There is no such key, or the file cannot be read or written.
 pub fn revoke(path: &Path, id: &str) -> Result<(), String> {
-    let _lock = lock(path)?;
+    existing(path)?;
+    let _lock = lock(path, None)?;
     let mut records = keys::records(path)?;
     let found = records.iter_mut().find(|record| record.id == id);
     let record = found.ok_or_else(|| format!("no key has the id {id:?}: `chatcorn key list` shows them"))?;
     record.revoked.get_or_insert(now_s());
-    put(path, records)?;
+    put(path, records, None)?;
     println!("{id} is revoked");
     Ok(())
 }
 
-fn put(path: &Path, records: Vec<Record>) -> Result<(), String> {
-    keys::write(path, records).map_err(|error| format!("{} cannot be written: {error}", path.display()))
+/// A file that is not there yet is no accident but a beginning.
+fn existing(path: &Path) -> Result<(), String> {
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(format!("{} is not there: `chatcorn key new` makes it and its first key", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
-/// Two commands at once would lose one's change.
-fn lock(path: &Path) -> Result<Flock<File>, String> {
-    let path = keys::beside(path, ".lock");
-    let told = |error: std::io::Error| format!("{} cannot be locked: {error}", path.display());
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(told)?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| told(error.into()))
+fn put(path: &Path, records: Vec<Record>, owner: Option<(u32, u32)>) -> Result<(), String> {
+    let told = |error| format!("{} cannot be written: {}", path.display(), reason(path, &error));
+    keys::write(path, records, owner).map_err(told)
+}
+
+/// Two commands at once would lose one's change. Root follows no link here and gives away only what it has just made.
+fn lock(path: &Path, owner: Option<(u32, u32)>) -> Result<Flock<File>, String> {
+    let place = keys::beside(path, ".lock");
+    let told = |error: io::Error| format!("{} cannot be locked: {}", path.display(), reason(path, &error));
+    let open = |new: bool| {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(new).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&place)
+    };
+    let file = match open(true) {
+        Ok(file) => owner.map_or(Ok(()), |(user, group)| fchown(&file, Some(user), Some(group))).map(|()| file),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => open(false),
+        Err(error) => Err(error),
+    };
+    Flock::lock(file.map_err(told)?, FlockArg::LockExclusive).map_err(|(_, error)| told(error.into()))
+}
+
+/// The kernel's reason, and what to do about it.
+fn reason(path: &Path, error: &io::Error) -> String {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match error.kind() {
+        ErrorKind::NotFound => format!("{} is not there: make it first (mkdir)", directory.display()),
+        ErrorKind::PermissionDenied => {
+            format!("{error}; files are made in {}: run this as who may write there", directory.display())
+        }
+        _ => error.to_string(),
+    }
 }
 
 fn state(record: &Record, now_s: u64) -> &'static str {

@@ -26,6 +26,7 @@ pub use show::table;
 use crate::listener::Address;
 use crate::log::Destination;
 use crate::log::rotate::APP_LOG;
+use crate::sys::process::Identity;
 use problem::Problems;
 use raw::{Environment, Flags, Raw};
 use std::ffi::OsString;
@@ -78,6 +79,13 @@ impl Sources {
         let mut problems = Problems::default();
         let raw = self.raw(&mut problems);
         Values { raw: &raw, problems: &mut problems }.path("api_keys_file")
+    }
+
+    /// Who the service runs as, where that is set and there is such a user.
+    pub fn identity(&self) -> Option<Identity> {
+        let mut problems = Problems::default();
+        let raw = self.raw(&mut problems);
+        plan::identity(&mut Values { raw: &raw, problems: &mut problems })
     }
 
     /// The socket that the server's operators talk to.

@@ -323,7 +323,8 @@ fn level(word: Option<&str>) -> tracing::Level {
     }
 }
 
-fn identity(values: &mut Values<'_>) -> Option<process::Identity> {
+/// Who the children run as, where that is set.
+pub fn identity(values: &mut Values<'_>) -> Option<process::Identity> {
     let user = values.text("user").filter(|user| !user.is_empty())?;
     let group = values.text("group");
     match process::identity(&user, group.as_deref()) {

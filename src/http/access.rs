@@ -89,6 +89,11 @@ impl Access {
         self.hold.route(route);
     }
 
+    /// See [`Access::found`].
+    pub fn route(&self) -> usize {
+        self.route
+    }
+
     /// What it waits for from now on.
     pub fn waits_for(&self, phase: Phase) {
         self.hold.phase(phase);

@@ -29,6 +29,9 @@ const HELD_BYTES_MAX: u64 = 64 << 20;
 /// Pieces of a stream that wait for a slow reader before its source waits too.
 pub const STREAM_PIECES_MAX: usize = 64;
 
+/// Of a whole body of HTTP/2, what is handed over at once: hyper takes a piece when a byte of it fits the client's window.
+const PIECE_BYTES_MAX: usize = 16 << 10;
+
 /// A response's body.
 pub struct Body {
     content: Content,
@@ -38,6 +41,8 @@ pub struct Body {
 enum Content {
     Empty,
     Whole(Bytes),
+    /// What is left of it.
+    Pieces(Bytes),
     Stream(mpsc::Receiver<Bytes>),
     Relay(Box<Relay>, Id, Box<Spend>),
     Late(Box<Late>),
@@ -96,13 +101,22 @@ impl Body {
         Body { content: Content::Late(Box::new(Late { opening, timer, id, spend })), access: None }
     }
 
+    /// What is whole goes out in pieces, so that it shows whether the client takes them.
+    pub fn in_pieces(mut self) -> Body {
+        self.content = match self.content {
+            Content::Whole(bytes) if bytes.len() > PIECE_BYTES_MAX => Content::Pieces(bytes),
+            content => content,
+        };
+        self
+    }
+
     /// The access record ends with this body, or when it is dropped.
     pub fn recorded(mut self, mut access: Box<Access>) -> Body {
         if !matches!(self.content, Content::Empty | Content::Whole(_)) {
             access.detach();
         }
         access.waits_for(match self.content {
-            Content::Empty | Content::Whole(_) => Phase::Answer,
+            Content::Empty | Content::Whole(_) | Content::Pieces(_) => Phase::Answer,
             Content::Late(_) => Phase::Upstream,
             Content::Stream(_) | Content::Relay(..) => Phase::Stream,
         });
@@ -146,6 +160,8 @@ impl http_body::Body for Body {
         }
         let next = match &mut self.content {
             Content::Empty | Content::Late(_) => None,
+            Content::Pieces(bytes) if bytes.is_empty() => None,
+            Content::Pieces(bytes) => Some(bytes.split_to(bytes.len().min(PIECE_BYTES_MAX))),
             Content::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 self.content = Content::Empty;
@@ -180,13 +196,16 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.content, Content::Empty)
+        match &self.content {
+            Content::Pieces(bytes) => bytes.is_empty(),
+            content => matches!(content, Content::Empty),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
-            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Whole(bytes) | Content::Pieces(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Stream(_) | Content::Relay(..) | Content::Late(_) => SizeHint::default(),
         }
     }
@@ -274,14 +293,19 @@ async fn timed(
     let began = Instant::now();
     let mut whole = BytesMut::new();
     loop {
-        let limit_ms = times.body_ms_max + whole.len() as u64 / 1024 * times.per_kib_ms;
-        let limit = began + Duration::from_millis(limit_ms.min(times.whole_ms_max));
+        let limit = began + allowed(times, whole.len() as u64);
         match tokio::time::timeout_at(limit, body.frame()).await.ok()? {
             None => return Some(Ok(whole.freeze())),
             Some(Err(error)) => return Some(Err(error)),
             Some(Ok(frame)) => whole.extend_from_slice(frame.data_ref().map_or(&[], Bytes::as_ref)),
         }
     }
+}
+
+/// How long a body may take whose bytes these are so far, in either direction.
+pub fn allowed(times: &Times, bytes: u64) -> Duration {
+    let earned_ms = (bytes / 1024).saturating_mul(times.per_kib_ms);
+    Duration::from_millis(earned_ms.saturating_add(times.body_ms_max).min(times.whole_ms_max))
 }
 
 struct Held<'a> {

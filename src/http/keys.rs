@@ -215,11 +215,11 @@ fn document(text: &str, path: &Path) -> Result<Vec<Record>, String> {
 
 /// Replaces the file as a whole, 0600 from its first byte on; nobody reads half of it. Through a link it is the file
 /// that the link names, and owner, group and mode stay, so that whoever could read it still can: a server that no longer
-/// can goes on with the old keys.
+/// can goes on with the old keys. A file that is new belongs to `owner`, a user and a group, where one is named.
 ///
 /// # Errors
 /// It cannot be written, or not for its owner.
-pub fn write(path: &Path, records: Vec<Record>) -> io::Result<()> {
+pub fn write(path: &Path, records: Vec<Record>, owner: Option<(u32, u32)>) -> io::Result<()> {
     let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let before = std::fs::metadata(path).ok();
     let temporary = beside(path, ".new");
@@ -228,8 +228,10 @@ pub fn write(path: &Path, records: Vec<Record>) -> io::Result<()> {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(text.as_bytes())?;
     file.write_all(b"\n")?;
+    if let Some((user, group)) = before.as_ref().map(|before| (before.uid(), before.gid())).or(owner) {
+        std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
+    }
     if let Some(before) = before {
-        std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()))?;
         file.set_permissions(before.permissions())?;
     }
     file.sync_all()?;
@@ -295,7 +297,7 @@ mod tests {
         let (other, mut ended) = issue("bob", 100).unwrap();
         ended.revoked = Some(150);
         assert_eq!((key.len(), id_of(key.as_bytes())), (KEY_BYTES, Some(record.id.as_str())));
-        write(&path, vec![record.clone(), ended.clone()]).unwrap();
+        write(&path, vec![record.clone(), ended.clone()], None).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!std::fs::read_to_string(&path).unwrap().contains(&key));
         let keys = Keys::read(&path).unwrap();
@@ -338,7 +340,7 @@ mod tests {
         // Only root can give it away.
         let _ = std::os::unix::fs::chown(&path, Some(65_534), Some(65_534));
         let before = owner(&path);
-        write(&link, vec![issue("alice", 100).unwrap().1]).unwrap();
+        write(&link, vec![issue("alice", 100).unwrap().1], None).unwrap();
         assert_eq!((owner(&path), records(&path).unwrap().len()), (before, 1));
         assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
         std::fs::remove_file(link).unwrap();

@@ -16,6 +16,7 @@ mod api;
 pub mod auth;
 pub mod body;
 pub mod connection;
+mod date;
 mod events;
 pub mod fault;
 pub mod front;
@@ -234,7 +235,7 @@ impl App {
             h2::without_body(&mut response);
         }
         access.status = response.status().as_u16();
-        if verdict.outcome == Outcome::Refused {
+        if verdict.outcome == Outcome::Refused || (access.route() == tally::HEALTH && access.status == 200) {
             self.once_more(&head, (client, &access), response.headers());
         }
         Ok(response.map(|body| body.recorded(access)))

@@ -38,7 +38,10 @@ fn first(bytes: &[u8]) -> Found {
     };
     let Ok(line) = std::str::from_utf8(&head[..end]) else { return Found::Bad };
     let words: Vec<&str> = line.split(' ').collect();
-    let port = |text: &str| !text.starts_with('+') && text.parse::<u16>().is_ok();
+    // No sign, and no zero in front that could be taken for octal.
+    let port = |text: &str| {
+        (text == "0" || text.starts_with(|first| matches!(first, '1'..='9'))) && text.parse::<u16>().is_ok()
+    };
     let source = match words[1..] {
         ["UNKNOWN", ..] => Some(None),
         ["TCP4", from, to, a, b] if to.parse::<Ipv4Addr>().is_ok() && port(a) && port(b) => {
@@ -55,7 +58,8 @@ fn first(bytes: &[u8]) -> Found {
 fn second(bytes: &[u8]) -> Found {
     let Some(&[kind, family, high, low]) = bytes.get(12..16) else { return Found::More };
     let length = usize::from(u16::from_be_bytes([high, low]));
-    if kind >> 4 != 2 || kind & 15 > 1 || length > REST_BYTES_MAX {
+    // Families above Unix sockets and transports above datagrams are nobody's.
+    if kind >> 4 != 2 || kind & 15 > 1 || family >> 4 > 3 || family & 15 > 2 || length > REST_BYTES_MAX {
         return Found::Bad;
     }
     let Some(rest) = bytes.get(16..16 + length) else { return Found::More };
@@ -95,6 +99,10 @@ mod tests {
             }
         }
         assert_eq!(of("PROXY UNKNOWN\r\n"), Found::Header(15, None));
+        assert_eq!(
+            of("PROXY TCP4 192.0.2.1 192.0.2.2 0 0\r\n"),
+            header("PROXY TCP4 192.0.2.1 192.0.2.2 0 0\r\n", "192.0.2.1")
+        );
         for bad in [
             "GET / HTTP/1.1\r\n",
             "PROXY TCP4 ::1 ::1 1 2\r\n",
@@ -103,6 +111,13 @@ mod tests {
             "PROXY TCP4 1.1.1.1 1.1.1.1 1\r\n",
             "PROXY TCP4  1.1.1.1 1.1.1.1 1 2\r\n",
             "proxy TCP4 1.1.1.1 1.1.1.1 1 2\r\n",
+            "PROXY TCP4 1.1.1.1 1.1.1.1 0443 2\r\n",
+            "PROXY TCP4 1.1.1.1 1.1.1.1 1 00\r\n",
+            "PROXY TCP4 1.1.1.1 1.1.1.1 +1 2\r\n",
+            "PROXY TCP4 01.1.1.1 1.1.1.1 1 2\r\n",
+            "PROXY TCP6 fe80::1%eth0 ::1 1 2\r\n",
+            "PROXY TCP6 1.1.1.1 1.1.1.1 1 2\r\n",
+            "PROXY UNKNOWNS\r\n",
         ] {
             assert_eq!(of(bad), Found::Bad, "{bad}");
         }
@@ -120,9 +135,15 @@ mod tests {
         );
         assert_eq!(of(0x21, 0x21, &[0; 36]), Found::Header(52, "::".parse().ok()));
         assert_eq!(of(0x20, 0, &[]), Found::Header(16, None));
-        for (kind, family, rest) in
-            [(0x11, 0x11, &[0; 12][..]), (0x22, 0x11, &[0; 12]), (0x21, 0x11, &[0; 11]), (0x21, 0x21, &[0; 12])]
-        {
+        for (kind, family, rest) in [
+            (0x11, 0x11, &[0; 12][..]),
+            (0x22, 0x11, &[0; 12]),
+            (0x21, 0x11, &[0; 11]),
+            (0x21, 0x21, &[0; 12]),
+            (0x21, 0x41, &[0; 12]),
+            (0x21, 0x13, &[0; 12]),
+            (0x20, 0xf0, &[]),
+        ] {
             assert_eq!(of(kind, family, rest), Found::Bad);
         }
     }

@@ -39,7 +39,7 @@ impl Route {
     /// Its number in [`tally::ROUTES`].
     pub fn number(self) -> usize {
         match self {
-            Route::Health => 0,
+            Route::Health => tally::HEALTH,
             Route::Live => 1,
             Route::Ready => 2,
             Route::Root => 3,

@@ -162,17 +162,51 @@ impl Limiter {
         self.remembers(client, route, now, verdict)
     }
 
-    /// What is known here of a client whom Redis decides about: what it refused, or everything while it is away.
+    /// What is known here of a client whom Redis decides about: what it refused, or everything while it is away. A refusal
+    /// by long windows is confirmed by Redis every few seconds, by one request.
     fn remembers(&self, client: &Client, route: &'static Route, now: Now, verdict: &mut Verdict) -> bool {
-        if self.shared.breaker().is_open() || !self.is_up() || self.settles(now) {
+        if !self.is_led(now) {
             *verdict = self.stand_by(client, route, now, 1);
             return true;
         }
-        let refused = self.remembered_refusal(client, route, now, &mut verdict.standings);
-        if refused {
-            verdict.outcome = self.outcome(false);
+        let Some(refusal) = self.refusal(client, route, now, &mut verdict.standings) else { return false };
+        if refusal.confirmed.is_some_and(|limit| self.shared.table.mark_once(refusal.slot, &limit, now)) {
+            return false;
         }
-        refused
+        verdict.outcome = self.outcome(false);
+        true
+    }
+
+    /// True while a client whom [`Limiter::check_now`] refused is refused by the same limits, by what is known here alone:
+    /// then that is in `verdict`, which is a new one. Nothing is counted, nobody is asked, and no turn to ask is taken.
+    pub fn still_refuses(&self, client: &Client, endpoint: Endpoint, now_ms: u64, verdict: &mut Verdict) -> bool {
+        let (now, (_, route)) = (Now::at(now_ms), self.route(client, endpoint));
+        if client.exempt || self.shared.rules.dry_run || !(self.remote.is_none() || self.is_led(now)) {
+            return false;
+        }
+        verdict.about(route, self.shared.rules.headers, now);
+        let Some(refusal) = self.refusal(client, route, now, &mut verdict.standings) else { return false };
+        if refusal.confirmed.is_some_and(|limit| !self.shared.table.is_marked(refusal.slot, &limit, now)) {
+            return false;
+        }
+        verdict.outcome = Outcome::Refused;
+        true
+    }
+
+    /// A refusal that the table knows of; how the limits stand is in `standings`.
+    #[inline]
+    fn refusal(&self, client: &Client, route: &Route, now: Now, standings: &mut Standings) -> Option<Refusal> {
+        let slot = self.shared.table.find(client.hash)?;
+        self.shared.table.look(slot, &route.limits, now, 1, standings).then(|| {
+            let full = |(limit, standing): &(&Limit, &Standing)| standing.count >= limit.count;
+            let short = route.limits.iter().zip(&*standings).filter(full).any(|(limit, _)| limit.window_ms < LONG_MS);
+            Refusal { slot, confirmed: self.shared.rules.confirmed.filter(|_| !short) }
+        })
+    }
+
+    /// True while Redis decides and is there to be asked.
+    fn is_led(&self, now: Now) -> bool {
+        !self.shared.breaker().is_open() && self.is_up() && !self.settles(now)
     }
 
     /// Forgets a client's counts in the shared memory: what was refused, too.
@@ -231,9 +265,7 @@ impl Limiter {
                 verdict.outcome = self.outcome(admitted);
                 verdict
             }
-            Some((remote, _)) if self.shared.breaker().is_open() || !remote.is_up() || self.settles(now) => {
-                self.stand_by(client, route, now, tokens)
-            }
+            Some(_) if !self.is_led(now) => self.stand_by(client, route, now, tokens),
             Some((remote, scripts)) => self.ask(client, route, (remote, &scripts.tokens), Some(tokens)).await,
         }
     }
@@ -261,47 +293,6 @@ impl Limiter {
                 self.stand_by(client, route, now, cost)
             }
         }
-    }
-
-    /// A refusal that still holds. One of long windows is confirmed by Redis every few seconds, by one request.
-    fn remembered_refusal(&self, client: &Client, route: &Route, now: Now, standings: &mut Standings) -> bool {
-        let Some(slot) = self.shared.table.find(client.hash) else { return false };
-        if !self.shared.table.look(slot, &route.limits, now, 1, standings) {
-            return false;
-        }
-        let confirmed = self.confirmation(route, standings);
-        !confirmed.is_some_and(|limit| self.shared.table.mark_once(slot, &limit, now))
-    }
-
-    /// What says that Redis confirmed a refusal by full windows that are all long.
-    fn confirmation(&self, route: &Route, standings: &Standings) -> Option<Limit> {
-        let full = |(limit, standing): &(&Limit, &Standing)| standing.count >= limit.count;
-        let short = route.limits.iter().zip(standings).filter(full).any(|(limit, _)| limit.window_ms < LONG_MS);
-        self.shared.rules.confirmed.filter(|_| !short)
-    }
-
-    /// True while a client whom [`Limiter::check_now`] refused is refused by the same limits, by what is known here alone:
-    /// then that is in `verdict`, which is a new one. Nothing is counted, nobody is asked, and no turn to ask is taken.
-    pub fn still_refuses(&self, client: &Client, endpoint: Endpoint, now_ms: u64, verdict: &mut Verdict) -> bool {
-        let (now, (_, route)) = (Now::at(now_ms), self.route(client, endpoint));
-        let Some(slot) = self.shared.table.find(client.hash) else { return false };
-        verdict.about(route, self.shared.rules.headers, now);
-        let full = !client.exempt && self.shared.table.look(slot, &route.limits, now, 1, &mut verdict.standings);
-        if !full || self.shared.rules.dry_run || !self.knows(route, slot, now, &verdict.standings) {
-            return false;
-        }
-        verdict.outcome = Outcome::Refused;
-        true
-    }
-
-    /// Whether what stands in the table is all that there is to know.
-    fn knows(&self, route: &Route, slot: Slot, now: Now, standings: &Standings) -> bool {
-        if self.remote.is_none() {
-            return true;
-        }
-        let asked =
-            self.confirmation(route, standings).is_none_or(|limit| self.shared.table.is_marked(slot, &limit, now));
-        asked && !self.shared.breaker().is_open() && self.is_up() && !self.settles(now)
     }
 
     fn learn(&self, client: &Client, route: &Route, admitted: bool, standings: &Standings, now: Now) {
@@ -405,6 +396,13 @@ impl Limiter {
         verdict.about(route, self.shared.rules.headers, now);
         verdict
     }
+}
+
+/// See [`Limiter::refusal`].
+struct Refusal {
+    slot: Slot,
+    /// What says that Redis confirmed it: only where all full windows are long.
+    confirmed: Option<Limit>,
 }
 
 /// See [`Limiter::mends`].

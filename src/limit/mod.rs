@@ -9,6 +9,7 @@
 //! plan      what configuration asks for, compiled over the table's words
 //! quota     "10 per minute"            client   X-Forwarded-For, ranges, /64
 //! word      64 bits a limit            table    who owns a slot        tally   counting in it
+//! hint      where a slot was last
 //! budget    tokens, reserved and settled
 //! operator  show and reset a client                name    a client's, and its hash
 //! shared    the memory file            script   the decision in Lua    verdict what was decided
@@ -23,6 +24,7 @@
 pub mod breaker;
 pub mod budget;
 pub mod client;
+pub mod hint;
 pub mod limiter;
 pub mod name;
 pub mod operator;

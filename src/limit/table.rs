@@ -16,6 +16,7 @@
 //!
 //! Deliberately absent: locks, clocks (`now` comes with the call), growth.
 
+use super::hint::Hints;
 use super::word::{Limit, Now};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -82,9 +83,9 @@ impl Hash {
         print(self.tag)
     }
 
-    /// The client's own place in a bucket.
-    fn way(self) -> usize {
-        self.buckets[1] as usize >> 29
+    /// What stands for the client in [`Hints`]; 0 is nobody.
+    pub(super) fn hint(self) -> u8 {
+        (self.tag >> 16 & 0xff).max(1) as u8
     }
 }
 
@@ -105,6 +106,7 @@ pub struct Table<C: 'static> {
     cells: &'static [C],
     buckets: usize,
     stride: usize,
+    pub(super) hints: Hints,
 }
 
 impl<C> Clone for Table<C> {
@@ -138,7 +140,8 @@ impl<C: Cell> Table<C> {
     pub fn over(cells: &'static [C], lines: usize) -> Table<C> {
         let stride = lines * LINE;
         let slots = (cells.len().saturating_sub(LINE) / stride).saturating_sub(OVERFLOW_SLOTS);
-        Table { cells, buckets: 1 << (slots / WAYS).max(1).ilog2(), stride }
+        let buckets = 1 << (slots / WAYS).max(1).ilog2();
+        Table { cells, buckets, stride, hints: Hints::new(buckets) }
     }
 
     /// Slots that clients can own.
@@ -158,33 +161,43 @@ impl<C: Cell> Table<C> {
     }
 
     /// The client's slot, if it has one that was confirmed.
+    #[inline]
     pub fn find(&self, hash: Hash) -> Option<Slot> {
+        self.hinted(hash).or_else(|| self.search(hash))
+    }
+
+    #[inline(never)]
+    fn search(&self, hash: Hash) -> Option<Slot> {
         let (at, tag) = self.places(hash).find(|(_, tag)| same(*tag, hash.tag) && !claiming(*tag))?;
         let slot = Slot { at, tag: hash.tag };
-        (tag == hash.tag || self.still_owned(slot)).then_some(slot)
+        (tag == hash.tag || self.still_owned(slot)).then(|| self.learnt(hash, slot))
     }
 
     /// The client's slot; a new one, or a shared one, if it has none. `limits` are all limits that words may hold.
-    ///
-    /// Of each bucket the client's own place is looked at first, both at once: neither has to wait for the other's line
-    /// of memory.
     #[inline]
     pub fn find_or_claim(&self, hash: Hash, limits: &[Limit], now: Now) -> Slot {
-        let places = self.buckets_of(hash).map(|bucket| self.place(hash, bucket, 0));
-        let tags = places.map(|at| self.cells[at].get());
-        for (at, tag) in places.into_iter().zip(tags) {
-            if tag == hash.tag {
-                return Slot { at, tag };
-            }
-        }
-        self.enter(hash, limits, now)
+        self.hinted(hash).unwrap_or_else(|| self.enter(hash, limits, now))
+    }
+
+    /// The client's slot, if it is where it was last found, confirmed.
+    #[inline(always)]
+    fn hinted(&self, hash: Hash) -> Option<Slot> {
+        let (bucket, way) = self.hints.find(self.buckets_of(hash), hash.hint())?;
+        let at = self.place(bucket, way);
+        (self.cells[at].get() == hash.tag).then_some(Slot { at, tag: hash.tag })
+    }
+
+    fn learnt(&self, hash: Hash, slot: Slot) -> Slot {
+        let number = (slot.at - LINE) / self.stride;
+        self.hints.learn(number / WAYS, number % WAYS, hash.hint());
+        slot
     }
 
     #[inline(never)]
     fn enter(&self, hash: Hash, limits: &[Limit], now: Now) -> Slot {
         for _ in 0..TRIES_MAX {
-            match self.first_place(hash) {
-                Some((at, tag)) if tag == hash.tag => return Slot { at, tag },
+            match self.places(hash).find(|(_, tag)| same(*tag, hash.tag)) {
+                Some((at, tag)) if tag == hash.tag => return self.learnt(hash, Slot { at, tag }),
                 Some((at, tag)) => self.settle(hash, at, tag, limits, now),
                 None if !self.claim(hash, limits, now) => break,
                 None => {}
@@ -203,9 +216,16 @@ impl<C: Cell> Table<C> {
     /// as the client has announced one of its own: that claim read the shared count before, or this reads the claim.
     pub(super) fn still_counts(&self, hash: Hash, slot: Slot) -> bool {
         match slot.tag {
-            SHARED => self.places(hash).all(|(_, tag)| !same(tag, hash.tag)),
+            SHARED => self.has_no_place(hash),
             _ => self.still_owned(slot),
         }
+    }
+
+    /// Kept out of the path of every request, before which its many addresses would be worked out.
+    #[cold]
+    #[inline(never)]
+    fn has_no_place(&self, hash: Hash) -> bool {
+        self.places(hash).all(|(_, tag)| !same(tag, hash.tag))
     }
 
     pub(super) fn word(&self, slot: Slot, limit: &Limit) -> &'static C {
@@ -214,35 +234,20 @@ impl<C: Cell> Table<C> {
 
     /// Every place where the client could be, with its tag.
     fn places(&self, hash: Hash) -> impl Iterator<Item = (usize, u64)> + '_ {
-        self.buckets_of(hash).into_iter().flat_map(move |bucket| self.bucket(hash, bucket))
+        self.buckets_of(hash).into_iter().flat_map(|bucket| self.bucket(bucket))
     }
 
-    /// A bucket's places, from one of the client's own on: what is looked for is mostly at the first.
-    fn bucket(&self, hash: Hash, bucket: usize) -> impl Iterator<Item = (usize, u64)> + '_ {
-        (0..WAYS).map(move |step| self.place(hash, bucket, step)).map(|at| (at, self.cells[at].get()))
+    fn bucket(&self, bucket: usize) -> impl Iterator<Item = (usize, u64)> + '_ {
+        (0..WAYS).map(move |way| self.place(bucket, way)).map(|at| (at, self.cells[at].get()))
     }
 
-    fn place(&self, hash: Hash, bucket: usize, step: usize) -> usize {
-        let way = (hash.way() + step) % WAYS;
+    #[inline]
+    fn place(&self, bucket: usize, way: usize) -> usize {
         LINE + (bucket * WAYS + way) * self.stride
     }
 
-    /// [`Table::places`]'s first of this client, without an iterator's cost.
-    fn first_place(&self, hash: Hash) -> Option<(usize, u64)> {
-        let buckets = self.buckets_of(hash);
-        for step in 0..WAYS {
-            for bucket in buckets {
-                let at = self.place(hash, bucket, step);
-                let tag = self.cells[at].get();
-                if same(tag, hash.tag) {
-                    return Some((at, tag));
-                }
-            }
-        }
-        None
-    }
-
-    fn buckets_of(&self, hash: Hash) -> [usize; 2] {
+    #[inline(always)]
+    pub(super) fn buckets_of(&self, hash: Hash) -> [usize; 2] {
         let [first, second] = hash.buckets.map(|bits| bits as usize & (self.buckets - 1));
         [first, if second == first { first ^ 1 & (self.buckets - 1) } else { second }]
     }
@@ -291,7 +296,7 @@ impl<C: Cell> Table<C> {
     /// A free place in the emptier bucket, else the least used place below half.
     fn choose(&self, hash: Hash, limits: &[Limit], now: Now) -> Option<(usize, u64, u64)> {
         let mut free = self.buckets_of(hash).map(|bucket| {
-            let mut places = self.bucket(hash, bucket).filter(|(_, tag)| *tag == 0);
+            let mut places = self.bucket(bucket).filter(|(_, tag)| *tag == 0);
             places.next().map(|(at, _)| (places.count(), at))
         });
         let room = |bucket: Option<(usize, usize)>| bucket.map(|(others, _)| others);

@@ -1,7 +1,7 @@
 //! The table against a simple model, under a scheduler that interleaves its steps, and under threads.
 
 use super::quota::Quota;
-use super::table::{Cell, Hash, OVERFLOW_SLOTS, Table, words_needed};
+use super::table::{Cell, Hash, OVERFLOW_SLOTS, Table, WAYS, words_needed};
 use super::tally::Standings;
 use super::word::{Limit, Now};
 use proptest::prelude::*;
@@ -16,6 +16,11 @@ pub(super) struct Tally {
 }
 
 impl<C: Cell> Table<C> {
+    /// Hints that say that the client is where it may well not be.
+    fn mislead(&self, hash: Hash, way: usize) {
+        self.buckets_of(hash).into_iter().for_each(|bucket| self.hints.learn(bucket, way, hash.hint()));
+    }
+
     pub(super) fn decide(&self, hash: Hash, limits: &[Limit], all: &[Limit], now: Now) -> Tally {
         let mut standings = Standings::default();
         Tally { admitted: self.admit(hash, limits, all, now, &mut standings), standings }
@@ -188,19 +193,25 @@ proptest! {
     #[test]
     fn the_table_does_what_the_model_does(
         quotas in prop::collection::vec((1u32..8, 1u32..20), 1..6),
-        requests in prop::collection::vec((0u64..5, 0usize..6, 0u64..4_000), 1..200),
+        requests in prop::collection::vec((0u64..5, 0usize..6, 0u64..4_000, 0usize..16), 1..200),
         start_ms in prop_oneof![Just(0u64), Just((1 << 28) - 5_000), 0..1u64 << 40],
     ) {
         let (table, all, mut model) = (table(1 << 14), limits(&quotas), Model::default());
         let mut now_ms = start_ms;
-        for (who, skipped, pause_ms) in requests {
+        for (who, skipped, pause_ms, way) in requests {
             now_ms += pause_ms;
+            if way < WAYS {
+                table.mislead(client(who), way);
+            }
             let some: Vec<Limit> = all.iter().enumerate().filter(|(n, _)| *n != skipped).map(|(_, l)| *l).collect();
             let tally = table.decide(client(who), &some, &all, Now::at(now_ms));
             let (admitted, counts) = model.admit(who, &some, now_ms);
             prop_assert_eq!(tally.admitted, admitted);
             let seen: Vec<u32> = tally.standings[..some.len()].iter().map(|standing| standing.count).collect();
-            prop_assert_eq!(seen, counts);
+            prop_assert_eq!(&seen, &counts);
+            table.mislead(client(who), way % WAYS);
+            let found: Vec<u32> = table.standings(client(who), &some, Now::at(now_ms))[..some.len()].iter().map(|standing| standing.count).collect();
+            prop_assert_eq!(found, counts);
         }
     }
 }

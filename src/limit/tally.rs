@@ -30,6 +30,9 @@ pub type Standings = [Standing; APPLIED_MAX];
 /// Their words.
 type Words = [u64; APPLIED_MAX];
 
+/// Who asks, the limits that apply, all limits, when, and for how many units.
+type Asked<'a> = (Hash, &'a [Limit], &'a [Limit], Now, u32);
+
 enum Commit {
     Counted,
     Full,
@@ -57,22 +60,32 @@ impl<C: Cell> Table<C> {
         cost: u32,
         standings: &mut Standings,
     ) -> bool {
-        for _ in 0..TRIES_MAX {
-            let slot = self.find_or_claim(hash, all, now);
-            let mut seen = [0; APPLIED_MAX];
-            if self.look_at(slot, limits, now, cost, standings, &mut seen) {
-                return false;
-            }
-            match self.commit(hash, slot, limits, now, cost, (standings, &seen)) {
-                Commit::Counted => return true,
-                Commit::Full => {
-                    self.look(slot, limits, now, cost, standings);
-                    return false;
-                }
-                Commit::Displaced => {}
-            }
+        let (asked, standings) = ((hash, limits, all, now, cost), standings);
+        self.try_once(asked, standings).unwrap_or_else(|| self.try_again(asked, standings))
+    }
+
+    /// What was decided; nothing when the slot went to another client meanwhile.
+    #[inline(always)]
+    fn try_once(&self, (hash, limits, all, now, cost): Asked<'_>, standings: &mut Standings) -> Option<bool> {
+        let slot = self.find_or_claim(hash, all, now);
+        let mut seen = [0; APPLIED_MAX];
+        if self.look_at(slot, limits, now, cost, standings, &mut seen) {
+            return Some(false);
         }
-        false
+        match self.commit(hash, slot, limits, now, cost, (standings, &seen)) {
+            Commit::Counted => Some(true),
+            Commit::Full => {
+                self.look(slot, limits, now, cost, standings);
+                Some(false)
+            }
+            Commit::Displaced => None,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn try_again(&self, asked: Asked<'_>, standings: &mut Standings) -> bool {
+        (1..TRIES_MAX).find_map(|_| self.try_once(asked, standings)).unwrap_or(false)
     }
 
     /// How `limits` stand, written to `standings`; true when one of them has no room for `cost`. Writes no word.
@@ -82,7 +95,7 @@ impl<C: Cell> Table<C> {
     }
 
     /// The same; the words as they were `seen` are where counting begins.
-    #[inline]
+    #[inline(always)]
     fn look_at(
         &self,
         slot: Slot,
@@ -184,7 +197,7 @@ impl<C: Cell> Table<C> {
         taken
     }
 
-    #[inline]
+    #[inline(always)]
     fn commit(
         &self,
         hash: Hash,
@@ -221,7 +234,7 @@ impl<C: Cell> Table<C> {
     }
 
     /// Counts `cost` units; the word it wrote, and how the limit stands then.
-    #[inline]
+    #[inline(never)]
     fn count(&self, slot: Slot, limit: &Limit, now: Now, cost: u32) -> Result<(u64, Standing), Commit> {
         let cell = self.word(slot, limit);
         loop {
@@ -241,6 +254,8 @@ impl<C: Cell> Table<C> {
     }
 
     /// Takes `cost` units back from each, as far as the windows that were counted in still stand there.
+    #[cold]
+    #[inline(never)]
     fn undo(&self, slot: Slot, limits: &[Limit], written: &[u64], cost: u32) {
         for (limit, written) in limits.iter().zip(written) {
             let cell = self.word(slot, limit);
@@ -276,7 +291,7 @@ impl<C: Cell> Table<C> {
 /// True when `cost` more fit.
 #[inline]
 fn has_room(limit: &Limit, count: u32, cost: u32) -> bool {
-    count.saturating_add(cost) <= limit.count
+    u64::from(count) + u64::from(cost) <= u64::from(limit.count)
 }
 
 fn print_of(slot: Slot) -> u16 {

@@ -123,7 +123,9 @@ impl Limit {
         let start = (word >> layout.count_bits) & layout.start_mask;
         let age = ticks.wrapping_sub(start) & layout.start_mask;
         if age < self.window_ticks {
-            return Some(Held { count, age_ms: age * tick_ms });
+            // Whole ticks make up a window; of a budget the last may reach beyond it.
+            let age_ms = age * tick_ms;
+            return Some(Held { count, age_ms: if layout == WIDE { age_ms.min(self.window_ms - 1) } else { age_ms } });
         }
         let early = layout.start_mask + 1 - age;
         // Less than a tick of a budget tells nothing of the future.
@@ -140,7 +142,7 @@ impl Limit {
 
     /// Milliseconds until the window ends, at least 1.
     pub fn reset_ms(&self, held: Held) -> u64 {
-        self.window_ms.saturating_sub(held.age_ms).max(1)
+        self.window_ms - held.age_ms
     }
 
     /// The count alone.

@@ -4,7 +4,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// Bytes of send buffer that a packet pair asks for: half a second of a busy worker's log lines.
 /// (`SO_RCVBUF` does nothing on `AF_UNIX`; the sender's buffer is the queue.)
@@ -38,6 +39,14 @@ pub fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     setsockopt(&a, sockopt::SndBuf, &PACKET_BUFFER_BYTES)?;
     setsockopt(&b, sockopt::SndBuf, &PACKET_BUFFER_BYTES)?;
     Ok((a, b))
+}
+
+/// Where the other side is on this machine, a proxy mostly, nothing is congested; but where the system's default is BBR each
+/// packet would be paced. A kernel without reno keeps its default.
+pub fn unpaced_on_loopback(socket: &impl AsFd, address: IpAddr) {
+    if address.is_loopback() {
+        let _ = socket2::SockRef::from(socket).set_tcp_congestion(b"reno");
+    }
 }
 
 /// Puts a copy of `from` at the number `to`, without close-on-exec (for stdin, stdout, stderr and what a program

@@ -154,6 +154,11 @@ pub fn uid() -> u32 {
     Uid::effective().as_raw()
 }
 
+/// A user's name, or the number where there is none.
+pub fn user_name(uid: u32) -> String {
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+}
+
 /// The user at the other end of a Unix socket, as it was when that end was connected.
 ///
 /// # Errors

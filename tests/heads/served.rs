@@ -137,6 +137,11 @@ fn framed() -> Vec<Served> {
             &post("Transfer-Encoding: chunked\r\n", "2; a = \"\\\"\" ;b\r\n{}\r\n0\r\n\r\n"),
             400,
         ),
+        kept(
+            "extensions with spaces before their semicolon",
+            &post("Transfer-Encoding: chunked\r\n", "2 ;a\r\n{}\r\n0\t ; b=c\r\n\r\n"),
+            400,
+        ),
         kept("a chunk extension", &post("Transfer-Encoding: chunked\r\n", "2;a=\"b\"\r\n{}\r\n0;x\r\n\r\n"), 400),
         kept("a trailer", &post("Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\nX-Sum: 1\r\n\r\n"), 400),
         kept("NaN", &post("Content-Length: 15\r\n", "{\"message\":NaN}"), 400),

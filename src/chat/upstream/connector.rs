@@ -2,10 +2,10 @@
 //!
 //! TLS trusts the system's certificates (`SSL_CERT_FILE` names others), read when the first such upstream is set up.
 
+use crate::sys::fd;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use socket2::SockRef;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
@@ -95,10 +95,7 @@ impl Connector {
 async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
-    if stream.peer_addr()?.ip().is_loopback() {
-        // As the listener does: nothing is congested here, but where the system's default is BBR each packet is paced.
-        let _ = SockRef::from(&stream).set_tcp_congestion(b"reno");
-    }
+    fd::unpaced_on_loopback(&stream, stream.peer_addr()?.ip());
     Ok(stream)
 }
 

@@ -2,17 +2,20 @@
 //!
 //! ```text
 //! stream ──▶ Guarded: frames counted, stalls timed ──▶ hyper's HTTP/2 ──▶ App::serve, as HTTP/1 has it
+//!                                      each stream's answer timed: pace ──▶ not taken: RST_STREAM
 //!                        a look once a second ──▶ idle, stuck or leaving: GOAWAY, then the end
 //! ```
+//! What h2 itself holds of an answer, a piece of 16 KiB a stream at most, ends with the connection.
 //! Deliberately absent: push, extended CONNECT, the upgrade from HTTP/1.1 (RFC 9113 gave it up).
 
 mod bare;
 mod frames;
 mod guarded;
+mod pace;
 
 use super::body::Body;
 use super::fault::Fault;
-use super::head::{Limits, Refusal, is_authority};
+use super::head::{Limits, Refusal, is_authority, is_path};
 use super::headers::{Base, REQUEST_ID};
 use super::strict::Ledger;
 use super::{App, address};
@@ -22,16 +25,18 @@ use crate::log::{self, Security};
 use crate::sys::clock;
 use guarded::Guarded;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pace::{Heard, Paced, heard};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Requests of one connection at once.
@@ -61,14 +66,17 @@ where
     let pulse = Arc::new(Pulse::default());
     let service = service_fn(|request| {
         let (app, ledger) = (app.clone(), ledger.clone());
-        async move { app.serve((peer, Purpose::Public), ledger, request).await }
+        async move {
+            let answer = heard(app.serve((peer, Purpose::Public), ledger, request)).await;
+            answer.map(|response| response.map(|body| Heard(body.in_pieces())))
+        }
     });
     let dress = {
         let app = app.clone();
         move || far_too_large(&app, peer)
     };
     let io = Guarded::new(stream, ledger.clone(), pulse.clone(), dress);
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let connection = http2::Builder::new(Paced { times: app.plan.times, pulse: pulse.clone() })
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
@@ -86,16 +94,19 @@ where
     loop {
         tokio::select! {
             _ = connection.as_mut() => return,
-            _ = looks.tick() => if watch.over() {
-                connection.as_mut().graceful_shutdown();
-                break;
-            },
+            _ = looks.tick() => {}
+            () = pulse.gave_up.notified() => {}
+        }
+        if watch.over() {
+            connection.as_mut().graceful_shutdown();
+            break;
         }
     }
     // A client that answers the GOAWAY ends by itself; one that does not has this long, and its requests theirs.
     let until = Instant::now() + if watch.stuck() { GOODBYE } else { app.plan.request_time + GOODBYE };
+    let looks_max = if watch.abandoned() { 1 } else { GOODBYE_LOOKS };
     let mut idle_looks = 0;
-    while Instant::now() < until && idle_looks < GOODBYE_LOOKS {
+    while Instant::now() < until && idle_looks < looks_max {
         idle_looks = if ledger.in_flight() == 0 { idle_looks + 1 } else { 0 };
         tokio::select! {
             _ = connection.as_mut() => return,
@@ -115,7 +126,7 @@ fn far_too_large(app: &App, peer: Peer) -> HeaderMap {
     headers
 }
 
-/// What the strict filter says of a head of HTTP/1, for one of HTTP/2: its size, and the host it names.
+/// What the strict filter says of a head of HTTP/1, for one of HTTP/2: its size, its target, and the host it names.
 pub fn refusal<B>(request: &Request<B>, limits: &Limits) -> Option<Refusal> {
     if request.version() != Version::HTTP_2 {
         return None;
@@ -138,7 +149,34 @@ pub fn refusal<B>(request: &Request<B>, limits: &Limits) -> Option<Refusal> {
     if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         return Some(Refusal::LengthRepeated);
     }
-    let mut hosts = headers.get_all(HOST).iter();
+    // h2 has read any other length.
+    if headers.get(CONTENT_LENGTH).is_some_and(HeaderValue::is_empty) {
+        return Some(Refusal::LengthInvalid);
+    }
+    // RFC 9113, section 8.2.1.
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    if headers.values().map(HeaderValue::as_bytes).any(|value| blank(value.first()) || blank(value.last())) {
+        return Some(Refusal::SpaceAroundValue);
+    }
+    misdirected(request).or_else(|| host(request))
+}
+
+/// A target that HTTP/1 could not have. h2 has cut a fragment off already.
+fn misdirected<B>(request: &Request<B>) -> Option<Refusal> {
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let fits = match *request.method() {
+        // It has none, and its authority is judged as any.
+        Method::CONNECT => true,
+        Method::OPTIONS if target == "*" => true,
+        _ => is_path(target.as_bytes()),
+    };
+    let scheme = request.uri().scheme_str().unwrap_or("http");
+    let known = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    (!fits || !known).then_some(Refusal::Target)
+}
+
+fn host<B>(request: &Request<B>) -> Option<Refusal> {
+    let mut hosts = request.headers().get_all(HOST).iter();
     match (request.uri().authority(), hosts.next(), hosts.next()) {
         (_, _, Some(_)) => Some(Refusal::HostRepeated),
         (Some(authority), _, _) if !is_authority(authority.as_str().as_bytes()) => Some(Refusal::HostInvalid),
@@ -159,10 +197,15 @@ pub fn without_body(response: &mut Response<Body>) {
     *response.body_mut() = Body::empty();
 }
 
-/// When bytes last moved, and since when none go out; milliseconds on the monotonic clock, 0: does not wait.
+/// What the streams and the socket tell the connection's watch.
 #[derive(Default)]
 struct Pulse {
+    /// Since when no bytes go out; milliseconds on the monotonic clock, 0: they do.
     stalled_ms: AtomicU64,
+    /// An answer was not taken in time.
+    given_up: AtomicBool,
+    /// The same for who waits for it.
+    gave_up: Notify,
 }
 
 /// Decides when a connection has lived long enough.
@@ -192,7 +235,13 @@ impl<'a> Watch<'a> {
             // Requests end by themselves; answers that nobody takes do not.
             _ => times.whole_ms_max + times.body_ms_max,
         };
-        self.app.leaving.closing() || now_ms.saturating_sub(self.since_ms) > limit_ms || self.stuck()
+        let late = now_ms.saturating_sub(self.since_ms) > limit_ms;
+        self.app.leaving.closing() || late || self.stuck() || self.abandoned()
+    }
+
+    /// An answer was not taken in time, and no other is under way.
+    fn abandoned(&self) -> bool {
+        self.pulse.given_up.load(Relaxed) && self.ledger.in_flight() == 0
     }
 
     /// The client takes nothing of what is sent.

@@ -127,6 +127,11 @@ impl Chunks {
         self.place = match (self.place, byte) {
             (Place::Size, b'\r') if self.digits > 0 => Place::SizeLf,
             (Place::Size, b';') if self.digits > 0 => Place::Extension(Part::Semicolon),
+            // Only before an extension: nothing else may follow it.
+            (Place::Size, b' ' | b'\t') if self.digits > 0 => {
+                self.extension()?;
+                Place::Extension(Part::Valued)
+            }
             (Place::Size, _) => return self.digit(byte),
             (Place::Extension(part), b'\r') if part.may_end() => Place::SizeLf,
             (Place::Extension(part), _) => {
@@ -193,8 +198,10 @@ mod tests {
         for extension in
             ["a", "a;b", "a=b;c", " a\t= b ; c =\"d\"", "a=\"\"", "a=\"; \\\" \\\\ \u{e9}\t\"; b", "!#$=%&'", "a;b ;c"]
         {
-            let body = [b"2;", extension.as_bytes(), b"\r\nab\r\n0;", extension.as_bytes(), b"\r\n\r\n"].concat();
-            assert_eq!(read(&body), Ok((2, 2)), "{extension:?}");
+            for semicolon in [";", " ;", "\t \t;"] {
+                let line = format!("{semicolon}{extension}\r\n");
+                assert_eq!(read(format!("2{line}ab\r\n0{line}\r\n").as_bytes()), Ok((2, 2)), "{line:?}");
+            }
         }
     }
 
@@ -205,8 +212,11 @@ mod tests {
             (&b"\r\n"[..], ChunkSize),
             (b"g\r\n", ChunkSize),
             (b" 3\r\n", ChunkSize),
-            (b"3 \r\n", ChunkSize),
-            (b"3 ;a\r\n", ChunkSize),
+            (b"3 \r\n", ChunkExtension),
+            (b"3\t\r\n", ChunkExtension),
+            (b"3 a\r\n", ChunkExtension),
+            (b"3 3\r\n", ChunkExtension),
+            (b"3 ;\r\n", ChunkExtension),
             (b"0x3\r\n", ChunkSize),
             (b"+3\r\n", ChunkSize),
             (b"-3\r\n", ChunkSize),

@@ -1,13 +1,15 @@
-//! A request that is, byte for byte, one that was just refused: answered here, before hyper, while the refusal holds.
+//! A request that is, byte for byte, one that was just answered, and whose answer depends on next to nothing: answered
+//! here, before hyper, while that holds.
 //!
 //! ```text
-//!   service: refused ──▶ ledger: "keep the next" ──▶ filter keeps that request's bytes, and its number
-//!   service: refused, and kept ──▶ ledger: an `Again` ──▶ filter: the same bytes again ──▶ Again::again ──▶ socket
+//!   service: repeats ──▶ ledger: "keep the next" ──▶ filter keeps that request's bytes, and its number
+//!   service: repeats, and kept ──▶ ledger: an `Again` ──▶ filter: the same bytes again ──▶ Again::again ──▶ socket
 //!                                                                                     └─ false ──▶ hyper, as ever
 //! ```
-//! Equal bytes on one connection are the same request of the same client, so nothing is parsed twice; whether the refusal
-//! still holds is asked each time. A client that goes on in spite of a 429 thus costs as little as it can. Answers stay in
-//! order: here one is given only when everything that went to hyper has been answered and is written.
+//! Equal bytes on one connection are the same request of the same client, so nothing is parsed twice; what the answer
+//! depends on (how the model is, whether the limits still refuse) is asked each time. A balancer that asks for the health
+//! on one connection for ever, and a client that goes on in spite of a 429, thus cost as little as they can. Answers stay
+//! in order: here one is given only when everything that went to hyper has been answered and is written.
 
 use super::{End, Ledger, Strict};
 use crate::http::head::Place;
@@ -42,7 +44,7 @@ pub(super) enum Stand {
     Wanted,
     /// They are; its number is in the ledger.
     Kept,
-    /// The service knows how to answer it again.
+    /// The service told how to answer it again.
     Offered,
 }
 
@@ -79,7 +81,7 @@ impl<S> Strict<S> {
         }
     }
 
-    /// True when the next request may be answered here. What was kept and not refused is let go of.
+    /// True when the next request may be answered here. What was kept and not offered is let go of.
     fn may_answer(&mut self) -> bool {
         let Some(kept) = &mut self.kept else { return false };
         let settled = self.flushed == self.scanner.requests() && self.held.is_empty() && self.end == End::Open;

@@ -1,6 +1,7 @@
 //! hyper's two traits, and the way out.
 
-use super::{End, LINGER_BYTES_MAX, Overdue, Phase, SCRATCH, Strict, coarse_ms};
+use super::{End, LINGER_BYTES_MAX, Overdue, Phase, SCRATCH, Strict};
+use crate::sys::clock::coarse_ms;
 use hyper::rt::ReadBufCursor;
 use std::io::{self, IoSlice};
 use std::pin::Pin;

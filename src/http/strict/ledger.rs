@@ -197,9 +197,9 @@ impl Ledger {
         self.arrived.load(Relaxed).saturating_sub(answered)
     }
 
-    /// The service refused the last request that arrived, and could do so again: `offer` makes the answer of an equal one,
-    /// and is asked only once the request's bytes are at hand.
-    pub fn refused(&self, offer: impl FnOnce() -> Option<Box<dyn Again>>) {
+    /// The service could answer the last request that arrived again: `offer` makes the answer of an equal one, and is asked
+    /// only once the request's bytes are at hand.
+    pub fn repeats(&self, offer: impl FnOnce() -> Option<Box<dyn Again>>) {
         let again = self.again.load(Relaxed);
         if again == Stand::Nothing as u8 {
             self.again.store(Stand::Wanted as u8, Relaxed);

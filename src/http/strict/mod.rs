@@ -9,7 +9,7 @@
 //!   refused body:  hyper gets an error; whoever reads the body asks the ledger why
 //!   hyper ──► socket; at the end a client that still sends is drained, so that a reset does not eat the answer
 //! ```
-//! A connection holds no buffer of its own unless a head came in parts, or its last requests were refused ([`again`]). No clock
+//! A connection holds no buffer of its own unless a head came in parts, or its last requests were such as repeat ([`again`]). No clock
 //! is read on a request that came and went whole.
 //!
 //! Deliberately absent: timers (a sweeper orders through the [`Ledger`]), TLS, and every thought about what a request means.
@@ -22,14 +22,13 @@ pub use again::Again;
 pub use ledger::{Ledger, MARKER, MARKER_OF_HEAD, MARKER_PATH, Overdue, Phase, Times};
 
 use super::head::{Limits, Place, Refusal, Scanner};
+use crate::sys::clock::coarse_ms;
 use again::Kept;
 use hyper::rt::ReadBufCursor;
-use nix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
 use std::io::Result;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 /// One read; larger than hyper's first buffer, and small enough to stay in a core's cache.
 const SCRATCH_BYTES: usize = 32 * 1024;
@@ -283,11 +282,6 @@ impl<S> Strict<S> {
             End::Leaving | End::Eof => false,
         }
     }
-}
-
-/// [`crate::sys::clock::monotonic_ms`] for a tenth of its price; it may lag by a tick of the kernel, 10 ms at most.
-fn coarse_ms() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map(Duration::from).unwrap_or_default().as_millis() as u64
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ fn service(request: Request<Incoming>, ledger: &Ledger, seen: &Arc<Seen>) -> Res
     let status = match (marked, target.starts_with("/no")) {
         (true, _) => 400,
         (false, true) => {
-            ledger.refused(|| Some(Box::new(Fixed(seen.clone(), target.clone()))));
+            ledger.repeats(|| Some(Box::new(Fixed(seen.clone(), target.clone()))));
             429
         }
         (false, false) => 200,
