@@ -43,10 +43,10 @@ pub enum Told {
 impl Verdict {
     /// What will be told of it.
     pub fn told(&self) -> Told {
-        match (self.tightest(), self.admitted()) {
-            (None, _) => Told::Nothing,
-            (Some(_), true) => Told::Standing,
-            (Some(_), false) => Told::Refusal,
+        match (self.tells(), self.admitted()) {
+            (false, _) => Told::Nothing,
+            (true, true) => Told::Standing,
+            (true, false) => Told::Refusal,
         }
     }
 
