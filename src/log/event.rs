@@ -34,7 +34,9 @@ impl Subscriber for Events {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let level = record::level_number(*metadata.level());
         let ours = metadata.target().starts_with("chatcorn") || metadata.target() == SECURITY_TARGET;
-        metadata.is_event() && level <= if ours { sink::level() } else { sink::level().min(WARN) }
+        // h2 warns of what a client sent, a line for each such frame.
+        let others = if metadata.target().starts_with("h2::") && sink::level() < DEBUG { ERROR } else { WARN };
+        metadata.is_event() && level <= if ours { sink::level() } else { sink::level().min(others) }
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -66,6 +68,7 @@ impl Subscriber for Events {
 
 const ERROR: u8 = 1;
 const WARN: u8 = 2;
+const DEBUG: u8 = 4;
 
 /// One line of `fields`, handed over at once, after what its thread had gathered before. None inside a formatter.
 pub(super) fn write(kind: Kind, level: u8, target: &str, fields: impl FnOnce(&mut Fields<'_>)) -> Option<()> {

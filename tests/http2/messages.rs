@@ -86,6 +86,16 @@ pub fn smuggling() -> Vec<Case> {
     add("a length with a sign", frame(1, 4, 1, &[POST, &field(b"content-length", b"+2")].concat()));
     add("a list of lengths", frame(1, 4, 1, &[POST, &field(b"content-length", b"2, 2")].concat()));
     add("a length that is none", frame(1, 4, 1, &[POST, &field(b"content-length", b"two")].concat()));
+    add("an empty length", get(&[field(b"content-length", b"")]));
+    for (name, value) in [
+        ("a space", " "),
+        ("a tab first", "\ty"),
+        ("a space first", " y"),
+        ("a space last", "y "),
+        ("a tab last", "y\t"),
+    ] {
+        add(name, get(&[field(b"x", value.as_bytes())]));
+    }
     add("another host than the authority", get(&[field(b"host", b"evil")]));
     add("two hosts", get(&[field(b"host", b"t"), field(b"host", b"t")]));
     add("no host at all", head(&[METHOD, SCHEME, PATH]));
@@ -102,6 +112,11 @@ pub fn smuggling() -> Vec<Case> {
         ("a path of another host", "http://evil/healthz"),
         ("a path that is a name", "@evil/healthz"),
         ("a path with DEL", "/healthz\x7f"),
+        ("a path with a quote", "/\"healthz"),
+        ("a path with a backslash", "/x\\..\\healthz"),
+        ("a path above ASCII", "/\u{e9}"),
+        ("a query alone", "?x"),
+        ("all paths, for a GET", "*"),
     ] {
         add(name, head(&[METHOD, SCHEME, (":path", path), AUTHORITY]));
     }
@@ -117,7 +132,12 @@ pub fn smuggling() -> Vec<Case> {
     ] {
         add(name, head(&[METHOD, SCHEME, PATH, (":authority", authority)]));
     }
-    for (name, scheme) in [("a scheme with CR LF", "http\r\nX: y"), ("a scheme with a host", "http://evil/?")] {
+    for (name, scheme) in [
+        ("a scheme with CR LF", "http\r\nX: y"),
+        ("a scheme with a host", "http://evil/?"),
+        ("another scheme", "ftp"),
+        ("an empty scheme", ""),
+    ] {
         add(name, head(&[METHOD, (":scheme", scheme), PATH, AUTHORITY]));
     }
     add("CONNECT", head(&[(":method", "CONNECT"), (":authority", "t:80")]));

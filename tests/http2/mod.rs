@@ -122,6 +122,16 @@ fn a_body_that_never_ends_is_not_waited_for() {
     assert!(matches!(said.last(), Some(Said::Data(3, _, true))), "{said:?}");
 }
 
+#[test]
+fn what_a_client_gets_wrong_is_no_line_of_the_log_for_each_frame() {
+    let server = Server::start(&[("HTTP2_CLEAR", "true")]);
+    let mut client = Client::open(&server.address);
+    client.send(&[frame(6, 1, 0, b"12345678").repeat(100), frame(1, 5, 1, wire::GET)].concat());
+    client.until(|said| matches!(said, Said::Data(1, _, true)));
+    server.expect_that("the access line", |event| event["target"] == "access" && event["protocol"] == "HTTP/2.0");
+    assert!(!server.text().contains("h2::proto"), "{}", server.text());
+}
+
 /// A head of so many fields of 4,000 bytes: the first one goes into the table, the others are a byte each.
 fn head_of(fields: usize) -> Vec<u8> {
     let value = vec![b'v'; 4000];

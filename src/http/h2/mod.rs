@@ -15,7 +15,7 @@ mod pace;
 
 use super::body::Body;
 use super::fault::Fault;
-use super::head::{Limits, Refusal, is_authority};
+use super::head::{Limits, Refusal, is_authority, is_path};
 use super::headers::{Base, REQUEST_ID};
 use super::strict::Ledger;
 use super::{App, address};
@@ -25,7 +25,7 @@ use crate::log::{self, Security};
 use crate::sys::clock;
 use guarded::Guarded;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -126,7 +126,7 @@ fn far_too_large(app: &App, peer: Peer) -> HeaderMap {
     headers
 }
 
-/// What the strict filter says of a head of HTTP/1, for one of HTTP/2: its size, and the host it names.
+/// What the strict filter says of a head of HTTP/1, for one of HTTP/2: its size, its target, and the host it names.
 pub fn refusal<B>(request: &Request<B>, limits: &Limits) -> Option<Refusal> {
     if request.version() != Version::HTTP_2 {
         return None;
@@ -149,7 +149,34 @@ pub fn refusal<B>(request: &Request<B>, limits: &Limits) -> Option<Refusal> {
     if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         return Some(Refusal::LengthRepeated);
     }
-    let mut hosts = headers.get_all(HOST).iter();
+    // h2 has read any other length.
+    if headers.get(CONTENT_LENGTH).is_some_and(HeaderValue::is_empty) {
+        return Some(Refusal::LengthInvalid);
+    }
+    // RFC 9113, section 8.2.1.
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    if headers.values().map(HeaderValue::as_bytes).any(|value| blank(value.first()) || blank(value.last())) {
+        return Some(Refusal::SpaceAroundValue);
+    }
+    misdirected(request).or_else(|| host(request))
+}
+
+/// A target that HTTP/1 could not have. h2 has cut a fragment off already.
+fn misdirected<B>(request: &Request<B>) -> Option<Refusal> {
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let fits = match *request.method() {
+        // It has none, and its authority is judged as any.
+        Method::CONNECT => true,
+        Method::OPTIONS if target == "*" => true,
+        _ => is_path(target.as_bytes()),
+    };
+    let scheme = request.uri().scheme_str().unwrap_or("http");
+    let known = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    (!fits || !known).then_some(Refusal::Target)
+}
+
+fn host<B>(request: &Request<B>) -> Option<Refusal> {
+    let mut hosts = request.headers().get_all(HOST).iter();
     match (request.uri().authority(), hosts.next(), hosts.next()) {
         (_, _, Some(_)) => Some(Refusal::HostRepeated),
         (Some(authority), _, _) if !is_authority(authority.as_str().as_bytes()) => Some(Refusal::HostInvalid),

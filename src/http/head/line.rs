@@ -51,6 +51,11 @@ pub fn is_authority(authority: &[u8]) -> bool {
     host_bytes > 0 && is_port(&authority[host_bytes..])
 }
 
+/// Whether `target` is a path as a request line has it, with its query.
+pub fn is_path(target: &[u8]) -> bool {
+    matches!(target, [b'/', rest @ ..] if span(rest, &TARGET) == rest.len())
+}
+
 fn old_version(version: &[u8]) -> Result<bool, Refusal> {
     match version {
         b"HTTP/1.1" => Ok(false),
@@ -64,7 +69,7 @@ fn old_version(version: &[u8]) -> Result<bool, Refusal> {
 fn authority(method: &[u8], target: &[u8]) -> Result<Option<Range<usize>>, Refusal> {
     let connect = method == b"CONNECT";
     match target {
-        [b'/', rest @ ..] if !connect && span(rest, &TARGET) == rest.len() => Ok(None),
+        _ if !connect && is_path(target) => Ok(None),
         b"*" if method == b"OPTIONS" => Ok(None),
         _ if connect && is_authority(target) && has_port(target) => Ok(Some(0..target.len())),
         _ if !connect => absolute(target).map(Some).ok_or(Refusal::Target),

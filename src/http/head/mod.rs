@@ -22,7 +22,7 @@ mod lines;
 mod partial;
 mod refusal;
 
-pub use line::is_authority;
+pub use line::{is_authority, is_path};
 pub use refusal::Refusal;
 
 use chunk::{Chunks, Piece};

@@ -66,11 +66,13 @@ pub enum Refusal {
     HeadTimeout,
     /// The body did not arrive in time.
     BodyTimeout,
+    /// A field's value begins or ends with whitespace, in HTTP/2.
+    SpaceAroundValue,
 }
 
 impl Refusal {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Refusal; 31] = [
+    pub const ALL: [Refusal; 32] = [
         Self::RequestLine,
         Self::Method,
         Self::Target,
@@ -102,6 +104,7 @@ impl Refusal {
         Self::TrailersTooLarge,
         Self::HeadTimeout,
         Self::BodyTimeout,
+        Self::SpaceAroundValue,
     ];
 
     /// The reason behind `number`, as `refusal as u8` wrote it; 0 is none.
@@ -167,6 +170,7 @@ impl Refusal {
             Self::TrailersTooLarge => "The trailers are too large.",
             Self::HeadTimeout => "The request head did not arrive in time.",
             Self::BodyTimeout => "The request body did not arrive in time.",
+            Self::SpaceAroundValue => "A header field's value may neither begin nor end with whitespace.",
         }
     }
 }
