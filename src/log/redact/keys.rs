@@ -9,6 +9,7 @@ use super::names::{NAME_BYTES_MAX, Name, generic_name};
 use super::text::{Mix, Text, closing, find, ident, line_end, quote, run, short_run};
 use super::tokens::Memo;
 use super::values::{self, Context, Strength};
+use std::cmp::Reverse;
 use std::ops::Range;
 
 /// An object in a secret's place is looked at so far.
@@ -22,6 +23,13 @@ pub(super) struct Found {
     pub(super) range: Range<usize>,
     /// Quotes that the mark needs, so that JSON stays JSON: the quote and its backslashes.
     pub(super) wrap: Option<(u8, usize)>,
+}
+
+impl Found {
+    /// What finds are ordered by: the longer one of two that begin together comes first.
+    pub(super) fn place(&self) -> (usize, Reverse<usize>) {
+        (self.range.start, Reverse(self.range.end))
+    }
 }
 
 impl From<Range<usize>> for Found {

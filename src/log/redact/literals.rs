@@ -310,9 +310,9 @@ impl Family {
     /// What it costs to look, beside the bytes looked at.
     pub(super) fn cost(self) -> usize {
         match self {
-            Family::Dot => 10,
-            Family::Shape(_) | Family::Infix(_) | Family::Exact(_) | Family::Sid => 16,
-            _ => 30,
+            Family::Dot => 13,
+            Family::Shape(_) | Family::Infix(_) | Family::Exact(_) | Family::Sid => 28,
+            _ => 40,
         }
     }
 
