@@ -135,6 +135,8 @@ const WEAK: &[&str] = &[
     "pw",
     "p/w",
     "psk",
+    "x-jfrog-art-api",
+    "rediscli_auth",
 ];
 /// Passwords as others call them: the part that is looked for, and what must stand before and after it. Few bytes beyond
 /// ASCII, for each of them widens the automaton.
@@ -215,6 +217,10 @@ const OTHERS: &[(&str, Family)] = &[
     ("https -a ", Family::UserFlag),
     (" --auth ", Family::UserFlag),
     ("samlresponse=", Family::Query),
+    ("sessionid=", Family::Query),
+    ("session_id=", Family::Query),
+    ("_session=", Family::Query),
+    ("sid=", Family::Query),
     ("mysql", Family::Command(" -p")),
     ("mariadb", Family::Command(" -p")),
     ("sshpass", Family::Command(" -p")),
