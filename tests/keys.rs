@@ -201,7 +201,7 @@ fn a_file_that_root_makes_belongs_to_who_serves_and_the_operator_is_told() {
     // As the user that is configured; where nothing says whose it should be, what to do.
     let file = home.join("configured");
     assert!(said(key(&file, &["new", "--user", "65533"])).contains("belongs to 65533"));
-    assert_eq!(owner(&file).0, 65_533);
+    assert_eq!((owner(&file).0, owner(&home.join("configured.used")).0), (65_533, 65_533));
     let file = home.join("roots");
     assert!(said(key(&file, &["new"])).contains("chown"));
     assert_eq!(owner(&file), (0, 0));
