@@ -67,8 +67,9 @@ fn keys_open_the_api_and_are_seen_without_a_reload() {
         !listed.lines().last().unwrap().contains(" never  alice")
     });
     assert!(key(&file, &["revoke", id(&good)]).status.success());
-    until("the revoked key is known", || (0..16).all(|_| bearer(&server, &good).status == 403));
-    assert_eq!(bearer(&server, &good).json()["error"], "forbidden");
+    // Each event loop looks at the file by itself: the last to do so may not be among those that answered.
+    let ended = || Some(bearer(&server, &good)).filter(|answer| answer.status == 403);
+    until("the revoked key is known", || (0..16).all(|_| ended().is_some_and(|it| it.json()["error"] == "forbidden")));
     assert!(!server.text().contains(&good[20..]), "the key stands in the log");
 }
 
@@ -77,7 +78,9 @@ fn a_key_file_that_breaks_keeps_the_old_keys() {
     let server = start(&[("RATE_LIMIT_ENABLED", "false")]);
     let file = server.home.join("keys");
     let good = new(&file, &[]);
-    until("the new key is known", || (0..16).all(|_| bearer(&server, &good).status == 404));
+    // So that every event loop knows it: each looks at the file by itself.
+    assert!(server.order(&["reload"]).status.success());
+    (0..4).for_each(|_| drop(server.expect("worker ended")));
     std::fs::write(&file, "{ broken").unwrap();
     server.expect("API keys not read again: the old ones go on");
     assert_eq!(bearer(&server, &good).status, 404);
@@ -198,7 +201,7 @@ fn a_file_that_root_makes_belongs_to_who_serves_and_the_operator_is_told() {
     // As the user that is configured; where nothing says whose it should be, what to do.
     let file = home.join("configured");
     assert!(said(key(&file, &["new", "--user", "65533"])).contains("belongs to 65533"));
-    assert_eq!(owner(&file).0, 65_533);
+    assert_eq!((owner(&file).0, owner(&home.join("configured.used")).0), (65_533, 65_533));
     let file = home.join("roots");
     assert!(said(key(&file, &["new"])).contains("chown"));
     assert_eq!(owner(&file), (0, 0));

@@ -1,6 +1,7 @@
 //! `chatcorn key new|list|revoke`: the file of API keys, changed by one command at a time. A running server sees the
 //! change within a second.
 
+use crate::http::auth;
 use crate::http::keys::{self, Record};
 use crate::limit::quota;
 use crate::sys::process::{self, Identity};
@@ -41,6 +42,9 @@ pub fn new(
     put(path, records, reader)?;
     if is_new {
         tell_reader(path, reader);
+        if let Some(Err(error)) = reader.map(|reader| uses_for(path, reader)) {
+            eprintln!("The keys' last uses will not be noted: {error}");
+        }
     }
     eprintln!("This key is shown once; {} holds its SHA-256.", path.display());
     if quotas.is_some() {
@@ -58,6 +62,16 @@ fn reader(path: &Path, service: Option<Identity>) -> Option<(u32, u32)> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let owner = || std::fs::metadata(directory).ok().map(|found| (found.uid(), found.gid()));
     service.map(|service| (service.uid, service.gid)).or_else(owner).filter(|(user, _)| *user != 0)
+}
+
+/// The place for the times of last use: in a directory of root's the service could not make it.
+fn uses_for(path: &Path, (user, group): (u32, u32)) -> io::Result<()> {
+    let place = keys::used_directory(path);
+    auth::make_directory(&place)?;
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY;
+    let place = OpenOptions::new().read(true).custom_flags(flags.bits()).open(place)?;
+    // What another user has put there stays theirs.
+    if place.metadata()?.uid() == 0 { fchown(&place, Some(user), Some(group)) } else { Ok(()) }
 }
 
 /// Root made the file: the operator has to know who can read it now.

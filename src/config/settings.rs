@@ -103,7 +103,7 @@ pub const SETTINGS: &[Setting] = &[
 
     one(HTTP, "keep_alive", "KEEP_ALIVE", "keep-alive", Seconds(0.0, DAY_S), "75", "seconds that an idle connection is kept"),
     one(HTTP, "header_timeout", "HEADER_TIMEOUT", "header-timeout", Seconds(0.1, DAY_S), "10", "seconds for a request's head to arrive"),
-    one(HTTP, "body_timeout", "BODY_TIMEOUT", "body-timeout", Seconds(0.1, DAY_S), "30", "seconds for a request's body to arrive, 1 more for each KiB received"),
+    one(HTTP, "body_timeout", "BODY_TIMEOUT", "body-timeout", Seconds(0.1, DAY_S), "30", "seconds for a request's body to arrive or an answer to be taken, 1 more for each KiB"),
     one(HTTP, "limit_request_line", "LIMIT_REQUEST_LINE", "limit-request-line", Bytes(64, 1 << 20), "8190", "longest request line"),
     one(HTTP, "limit_request_fields", "LIMIT_REQUEST_FIELDS", "limit-request-fields", Count(1, 1000), "100", "most header fields of a request"),
     one(HTTP, "limit_request_field_size", "LIMIT_REQUEST_FIELD_SIZE", "limit-request-field-size", Bytes(64, 1 << 20), "8190", "longest header field"),

@@ -5,6 +5,7 @@
 //! searched for or moved when they are filled in ([`put`]). Numbers are written one after the other into a page that
 //! answers share: nothing is allocated for one of them.
 
+use super::plan::Route;
 use super::verdict::{Policy, Verdict};
 use crate::sys::clock;
 use bytes::BytesMut;
@@ -28,6 +29,99 @@ thread_local! {
     static PAGE: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
+/// What [`FIELDS`] say.
+struct Numbers {
+    route: &'static Route,
+    policy: &'static Policy,
+    remaining: u32,
+    left_s: u64,
+    reset_s: u64,
+}
+
+/// Fields of an answer with their values. Each value is made where it is taken: one that is handed on is copied by wider
+/// words than it was written by, for which a processor waits longer than for all of its making.
+pub struct Fields {
+    numbers: Option<Numbers>,
+    retry_s: Option<u64>,
+    at: usize,
+}
+
+impl Numbers {
+    #[inline(always)]
+    fn policy(&self) -> (HeaderName, HeaderValue) {
+        (POLICY, self.route.policy.clone())
+    }
+
+    /// `"minute";r=3;t=41`
+    #[inline(always)]
+    fn state(&self) -> (HeaderName, HeaderValue) {
+        let (mut r, mut t) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let (r, t) = (r.format(self.remaining), t.format(self.left_s));
+        (STATE, value(&["\"", &self.policy.name, "\";r=", r, ";t=", t]))
+    }
+
+    #[inline(always)]
+    fn old_limit(&self) -> (HeaderName, HeaderValue) {
+        (OLD_LIMIT, self.policy.limit.clone())
+    }
+
+    #[inline(always)]
+    fn old_remaining(&self) -> (HeaderName, HeaderValue) {
+        (OLD_REMAINING, number(self.remaining.into()))
+    }
+
+    #[inline(always)]
+    fn old_reset(&self) -> (HeaderName, HeaderValue) {
+        (OLD_RESET, number(self.reset_s))
+    }
+}
+
+impl Fields {
+    #[cold]
+    fn rest<B>(self, start: B, mut each: impl FnMut(B, (HeaderName, HeaderValue)) -> B) -> B {
+        let mut so_far = start;
+        for field in self {
+            so_far = each(so_far, field);
+        }
+        so_far
+    }
+}
+
+impl Iterator for Fields {
+    type Item = (HeaderName, HeaderValue);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.at += 1;
+        match (&self.numbers, self.at) {
+            (Some(numbers), 1) => Some(numbers.policy()),
+            (Some(numbers), 2) => Some(numbers.state()),
+            (Some(numbers), 3) => Some(numbers.old_limit()),
+            (Some(numbers), 4) => Some(numbers.old_remaining()),
+            (Some(numbers), 5) => Some(numbers.old_reset()),
+            _ => self.retry_s.take().map(retry),
+        }
+    }
+
+    #[inline(always)]
+    fn fold<B, F: FnMut(B, Self::Item) -> B>(self, start: B, mut each: F) -> B {
+        if self.at > 0 {
+            return self.rest(start, each);
+        }
+        let mut so_far = start;
+        if let Some(numbers) = &self.numbers {
+            so_far = each(so_far, numbers.policy());
+            so_far = each(so_far, numbers.state());
+            so_far = each(so_far, numbers.old_limit());
+            so_far = each(so_far, numbers.old_remaining());
+            so_far = each(so_far, numbers.old_reset());
+        }
+        match self.retry_s {
+            Some(seconds) => each(so_far, retry(seconds)),
+            None => so_far,
+        }
+    }
+}
+
 /// What an answer tells of limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Told {
@@ -43,10 +137,10 @@ pub enum Told {
 impl Verdict {
     /// What will be told of it.
     pub fn told(&self) -> Told {
-        match (self.tightest(), self.admitted()) {
-            (None, _) => Told::Nothing,
-            (Some(_), true) => Told::Standing,
-            (Some(_), false) => Told::Refusal,
+        match (self.tells(), self.admitted()) {
+            (false, _) => Told::Nothing,
+            (true, true) => Told::Standing,
+            (true, false) => Told::Refusal,
         }
     }
 
@@ -56,26 +150,20 @@ impl Verdict {
     }
 
     /// The verdict's headers, with their values.
-    pub fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
+    #[inline]
+    pub fn fields(&self) -> Fields {
         self.fields_at(clock::coarse_ms(), clock::epoch_coarse_ms())
     }
 
-    fn fields_at(&self, now_ms: u64, epoch_ms: u64) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
-        let standing = self.tightest().map(|(policy, standing)| {
+    #[inline]
+    fn fields_at(&self, now_ms: u64, epoch_ms: u64) -> Fields {
+        let numbers = self.tightest().map(|(policy, standing)| {
             let left_ms = self.left_ms(standing.reset_ms, now_ms);
             let remaining = policy.quota.count.saturating_sub(standing.count);
             let reset_s = (epoch_ms + left_ms).div_ceil(1_000);
-            let values = [
-                self.route.policy.clone(),
-                state(policy, remaining, seconds_up(left_ms)),
-                policy.limit.clone(),
-                number(remaining.into()),
-                number(reset_s),
-            ];
-            FIELDS.into_iter().zip(values)
+            Numbers { route: self.route, policy, remaining, left_s: seconds_up(left_ms), reset_s }
         });
-        let retry = self.retry_after_s().map(|seconds| (RETRY_AFTER, number(seconds)));
-        standing.into_iter().flatten().chain(retry)
+        Fields { numbers, retry_s: self.retry_after_s(), at: 0 }
     }
 
     /// Adds a second verdict's headers to those of the first: both are lists. One that refused takes the old fields,
@@ -96,27 +184,24 @@ impl Verdict {
 pub fn put(map: &mut HeaderMap, fields: impl Iterator<Item = (HeaderName, HeaderValue)>) {
     let mut late = Vec::new();
     let mut places = map.iter_mut();
-    for (name, value) in fields {
-        match places.next() {
-            Some((known, old)) if *known == name => *old = value,
-            _ => late.push((name, value)),
-        }
-    }
+    fields.for_each(|(name, value)| match places.next() {
+        Some((known, old)) if *known == name => *old = value,
+        _ => late.push((name, value)),
+    });
     for (name, value) in late {
         map.insert(name, value);
     }
 }
 
-/// `"minute";r=3;t=41`
-fn state(policy: &Policy, remaining: u32, seconds: u64) -> HeaderValue {
-    let (mut r, mut t) = (itoa::Buffer::new(), itoa::Buffer::new());
-    value(&["\"", &policy.name, "\";r=", r.format(remaining), ";t=", t.format(seconds)])
+fn retry(seconds: u64) -> (HeaderName, HeaderValue) {
+    (RETRY_AFTER, number(seconds))
 }
 
 fn number(number: u64) -> HeaderValue {
     value(&[itoa::Buffer::new().format(number)])
 }
 
+#[inline]
 fn value(parts: &[&str]) -> HeaderValue {
     PAGE.with_borrow_mut(|page| {
         // A page whose values are all gone is used again.
@@ -184,6 +269,24 @@ mod tests {
         assert_eq!(told(verdict(Outcome::Unavailable, standings), 5_000)[4], "1");
         let exempt = verdict(Outcome::Exempt, standings);
         assert_eq!((told(exempt, 5_000).len(), exempt.told()), (0, Told::Nothing));
+    }
+
+    #[test]
+    fn fields_are_the_same_one_by_one_and_at_once() {
+        let verdict = verdict(Outcome::Refused, [(10, 41_000), (7, 40_001), (7, 3_000_000), (7, 80_000_000)]);
+        let fields = || verdict.fields_at(5_000, 1_700_000_000_100);
+        let mut at_once = Vec::new();
+        fields().for_each(|field| at_once.push(field));
+        let mut one_by_one = fields();
+        for (number, field) in at_once.iter().enumerate() {
+            assert_eq!(one_by_one.next().as_ref(), Some(field));
+            let mut rest = fields();
+            (0..=number).for_each(|_| _ = rest.next());
+            let mut others = Vec::new();
+            rest.for_each(|field| others.push(field));
+            assert_eq!(others, at_once[number + 1..]);
+        }
+        assert!(one_by_one.next().is_none() && at_once.len() == 6);
     }
 
     #[test]

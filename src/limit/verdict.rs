@@ -150,9 +150,14 @@ impl Verdict {
         }
     }
 
+    /// True where a limit is told.
+    pub(super) fn tells(&self) -> bool {
+        self.headers && self.outcome != Outcome::Exempt && !self.route.policies.is_empty()
+    }
+
     /// The limit with the least left, of several the one that lasts longest; nothing where limits are not told.
     pub(super) fn tightest(&self) -> Option<(&'static Policy, &Standing)> {
-        if !self.headers || self.outcome == Outcome::Exempt {
+        if !self.tells() {
             return None;
         }
         let route = self.route;

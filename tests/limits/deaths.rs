@@ -86,7 +86,7 @@ fn redis_that_fails_in_any_way_costs_no_request_and_no_count() {
 fn fails(name: &str, breaks: Step, mends: Step) {
     let redis = Redis::start();
     let mut place = Place { between: Between::start(&redis), redis };
-    let limits = [("REDIS_URL", place.between.url.as_str()), ("RATE_LIMIT_DEFAULT", "500/hour;600/day")];
+    let limits = [("REDIS_URL", place.between.url.as_str()), ("RATE_LIMIT_DEFAULT", "50000/hour;60000/day")];
     let server = connected(&[&limits[..], &[("WEB_CONCURRENCY", "2")]].concat(), &[&place.redis]);
     let mut admitted = units(&server, 20).0;
     assert_eq!(admitted, 20, "{name}");
@@ -107,6 +107,8 @@ fn fails(name: &str, breaks: Step, mends: Step) {
     assert!(mended.elapsed() < BACK_MAX, "{name}: back after {:?}", mended.elapsed());
 
     // What was admitted meanwhile rides on the client's next calls.
+    let failed = || server.status()["limits"]["redis_failures"].as_u64().unwrap();
+    let before = failed();
     let mut told = 0;
     until("Redis to know of all", || {
         admitted += units(&server, 4).0;
@@ -114,11 +116,12 @@ fn fails(name: &str, breaks: Step, mends: Step) {
         told >= admitted
     });
     assert!(mended.elapsed() < 2 * BACK_MAX, "{name}: all counted after {:?}", mended.elapsed());
-    // A call that failed may have counted there as well as here.
-    let twice = server.status()["limits"]["redis_failures"].as_u64().unwrap();
+    // A call that failed may have counted there as well as here, and what rode on it, too: on a machine so busy that some
+    // came too late even now, only the client is the loser.
+    assert!(told >= admitted, "{name}: {told} counted, {admitted} admitted");
     assert!(
-        (admitted..=admitted + twice).contains(&told),
-        "{name}: {told} counted, {admitted} admitted, {twice} failed"
+        told <= admitted + before || failed() > before,
+        "{name}: {told} counted, {admitted} admitted, {before} failed"
     );
 }
 

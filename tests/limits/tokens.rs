@@ -77,7 +77,9 @@ fn calls_at_once_never_reserve_more_than_the_budget_in_memory_and_in_redis() {
             storming.join().unwrap()
         });
         assert_eq!((count(&statuses, 200), count(&statuses, 429)), (3, 37));
-        until("the charges", || spent(&server) < 257);
+        // What was put aside in a Redis that hears of the charge too late stays so.
+        let late = || server.status()["limits"]["redis_failures"].as_u64().unwrap() > 0;
+        until("the charges", || spent(&server) < 257 || late());
         let refusals = server.text();
         assert!(refusals.contains("tokens-day"), "the security event names the budget");
     }

@@ -96,6 +96,11 @@ fn headers_leak_no_credentials() {
             ("signed url", format!("https://a.example/x?sp=r&sig={cookie}%3D&se=1"), &cookie),
             ("s3 url", format!("https://b.example/k?X-Amz-Date=1&X-Amz-Signature={token}"), &token),
             ("query key", format!("/v1/models?key={cookie}"), &cookie),
+            ("session cookie", format!("sessionid={cookie}; Path=/"), &cookie),
+            ("session of a form", format!("got session_id={cookie}"), &cookie),
+            ("session of a framework", format!("lang=de;laravel_session={cookie}"), &cookie),
+            ("session id", format!("sid={cookie}"), &cookie),
+            ("a framework's hash", format!("pbkdf2_sha256$600000$aB3dE5gH7jK9${token}="), &token),
         ] {
             check(&redactor, what, &line, secret, &mut failures);
         }
@@ -235,6 +240,13 @@ fn secrets_leak_from_no_form_that_programs_and_people_use() {
         "curl -u \"{}:\" https://example.com",
         "API_TOKEN :::= \"{}\"",
         "# {} is the password",
+        "<property name=\"password\">{}</property>",
+        "<entry key=\"db.password\">{}</entry>",
+        "<string name=\\\"api_key\\\">{}</string>",
+        "<secret><![CDATA[{}]]></secret>",
+        "let password = r#\"{}\"#;",
+        "REDISCLI_AUTH={}",
+        "X-JFrog-Art-Api: {}",
     ] {
         check(&redactor, form, &form.replace("{}", secret), secret, &mut failures);
     }

@@ -3,6 +3,7 @@
 //! A secret that is percent-encoded, `\u`-escaped or HTML-escaped, also twice over, is found in the shadow and cut out of
 //! the original.
 
+use super::wary;
 use std::ops::Range;
 
 /// The shadow of a text.
@@ -26,10 +27,10 @@ pub(super) struct First {
 }
 
 impl First {
-    /// Looks for it.
-    pub(super) fn of(text: &[u8]) -> First {
+    /// Looks for it until that has cost more than `worth`.
+    pub(super) fn of(text: &[u8], worth: usize) -> First {
         let mut cost = 0;
-        let found = next_escape(text, 0, &mut cost);
+        let found = next_escape(text, 0, &mut cost, worth);
         First { found, cost }
     }
 
@@ -41,7 +42,7 @@ impl First {
 
 /// True when something in `text` may be an escape.
 pub(super) fn suspicious(text: &[u8]) -> bool {
-    introducer(text, 0).is_some()
+    introducer(text, 0, &mut 0, usize::MAX).is_some()
 }
 
 impl Shadow {
@@ -52,15 +53,17 @@ impl Shadow {
         let length = text.len() - from;
         let mut shadow =
             Shadow { text: Vec::with_capacity(length), stretches: Vec::with_capacity(2 + length / 2), cost: MADE_COST };
+        // Who gives up looks at the rest of the line in another way.
+        let rest = length * wary::EIGHT_BYTES_COST / 8;
         let (mut taken, mut next) = (from, first.found);
         while let Some(escape) = next {
             shadow.plain(text, taken..escape.at as usize);
             shadow.undo(text, escape);
-            if shadow.whole_cost() > worth {
+            if shadow.cost + rest.max(shadow.scan_cost()) > worth {
                 return None;
             }
             taken = escape.end();
-            next = next_escape(text, taken, &mut shadow.cost);
+            next = next_escape(text, taken, &mut shadow.cost, worth);
         }
         shadow.plain(text, taken..text.len());
         shadow.stretches.push((shadow.text.len() as u32, text.len() as u32));
@@ -100,7 +103,11 @@ impl Shadow {
 
     /// What it cost to make it, and what it costs to scan it.
     pub(super) fn whole_cost(&self) -> usize {
-        self.cost + self.text.len() * SCAN_EIGHT_BYTES / 8
+        self.cost + self.scan_cost()
+    }
+
+    fn scan_cost(&self) -> usize {
+        self.text.len() * SCAN_EIGHT_BYTES / 8
     }
 
     /// What comes next lies at `there` in the original: a stretch of its own, unless the last one goes on.
@@ -129,9 +136,9 @@ pub(super) fn tail(text: &[u8], at: usize) -> usize {
     at + text[at..].iter().take_while(|byte| goes_on(byte)).count()
 }
 
-/// The next escape at or after `from`.
+/// The next escape at or after `from`, unless looking for it makes the cost more than `worth`.
 #[inline]
-fn next_escape(text: &[u8], from: usize, cost: &mut usize) -> Option<Escape> {
+fn next_escape(text: &[u8], from: usize, cost: &mut usize, worth: usize) -> Option<Escape> {
     // Where one ends the next begins, in a text that is all escapes.
     if from < text.len()
         && suspects(text, from)
@@ -139,20 +146,21 @@ fn next_escape(text: &[u8], from: usize, cost: &mut usize) -> Option<Escape> {
     {
         return Some(escape);
     }
-    later_escape(text, from, cost)
+    later_escape(text, from, cost, worth)
 }
 
 #[inline(never)]
-fn later_escape(text: &[u8], mut from: usize, cost: &mut usize) -> Option<Escape> {
-    loop {
-        let at = introducer(text, from);
-        *cost += FAILED_COST + (at.unwrap_or(text.len()) - from) / SWIFT_BYTES;
-        let at = at?;
+fn later_escape(text: &[u8], mut from: usize, cost: &mut usize, worth: usize) -> Option<Escape> {
+    while *cost <= worth {
+        let at = introducer(text, from, cost, worth)?;
         if let Some(escape) = escape(text, at) {
             return Some(escape);
         }
+        *cost += FAILED_COST;
         from = past(text, at);
+        *cost += from - at;
     }
+    None
 }
 
 /// Behind what begins no escape at `at`: a run of backslashes is one question, not one for each; of a longer one than
@@ -166,19 +174,22 @@ fn past(text: &[u8], at: usize) -> usize {
     at + if same > SLASHES_MAX { (same - SLASHES_MAX).max(1) } else { same }
 }
 
-/// The first place at or after `from` whose three bytes may begin an escape.
-fn introducer(text: &[u8], from: usize) -> Option<usize> {
+/// The first place at or after `from` whose first bytes may begin an escape.
+fn introducer(text: &[u8], from: usize, cost: &mut usize, worth: usize) -> Option<usize> {
     let mut at = from;
     loop {
-        if at >= text.len() {
+        if at >= text.len() || *cost > worth {
             return None;
         }
         // Byte by byte for a while, for there may be many; then in blocks, for there may be none.
         let near = text.len().min(at + NEAR_BYTES);
-        if let Some(found) = (at..near).find(|at| suspects(text, *at)) {
-            return Some(found);
+        let found = (at..near).find(|at| suspects(text, *at));
+        *cost += ASKED_COST + (found.unwrap_or(near) - at) * 3 / 4;
+        if found.is_some() {
+            return found;
         }
         at = swift(text, near)?;
+        *cost += BLOCK_COST + (at - near) / SWIFT_BYTES;
     }
 }
 
@@ -194,30 +205,35 @@ fn swift(text: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-const NEAR_BYTES: usize = 24;
+const NEAR_BYTES: usize = 32;
 const BLOCK_BYTES: usize = 32;
+/// What it costs to find the byte in a block.
+const BLOCK_COST: usize = 12;
 /// Bytes passed over in a nanosecond.
 const SWIFT_BYTES: usize = 4;
 /// What an escape costs to undo, and what looks like one and is none, in nanoseconds.
-const ESCAPE_COST: usize = 4;
-const WORDY_COST: usize = 13;
-const PLAIN_COST: usize = 5;
+const ESCAPE_COST: usize = 6;
+const WORDY_COST: usize = 10;
+const PLAIN_COST: usize = 8;
 /// So few bytes are taken over one by one.
 const SHORT_BYTES: usize = 12;
-const FAILED_COST: usize = 9;
+const FAILED_COST: usize = 12;
+/// What a question for the next one costs, beside the bytes.
+const ASKED_COST: usize = 4;
 
 /// What it costs to make a shadow of nothing, and to scan eight bytes of one.
 const MADE_COST: usize = 60;
-const SCAN_EIGHT_BYTES: usize = 19;
+const SCAN_EIGHT_BYTES: usize = 18;
 /// What an escape of an escape costs, beside its bytes.
 const DEEP_COST: usize = 16;
 
 /// What introduces escapes, a bit for each, and under the same bits what may come second and third.
 const PERCENT: u8 = 1;
 const AMPERSAND: u8 = 2;
-/// `\\u` and `\/`; `\u0041`, `\x41`, `\101`.
+/// `\\u` and `\/`; `\u0041`; `\x41`, `\101`.
 const DOUBLED: u8 = 4;
 const NAMED: u8 = 8;
+const NUMBERED: u8 = 128;
 /// First bytes of characters that are not seen, or seen as another: UTF-8 of U+00A0, U+00AD, U+200B, U+FF1D.
 const LATIN: u8 = 16;
 const GENERAL: u8 = 32;
@@ -227,7 +243,7 @@ const INTRODUCES: [u8; 256] = {
     let mut table = [0; 256];
     table[b'%' as usize] = PERCENT;
     table[b'&' as usize] = AMPERSAND;
-    table[b'\\' as usize] = DOUBLED | NAMED;
+    table[b'\\' as usize] = DOUBLED | NAMED | NUMBERED;
     table[0xc2] = LATIN;
     table[0xe2] = GENERAL;
     table[0xef] = WIDE;
@@ -242,7 +258,8 @@ const FOLLOWS: [u8; 256] = {
         table[byte] = if of.is_ascii_hexdigit() { PERCENT } else { 0 }
             | if matches!(of, b'#' | b'q' | b'a' | b'l' | b'g' | b'e' | b'n') { AMPERSAND } else { 0 }
             | if matches!(of, b'/' | b'\\') { DOUBLED } else { 0 }
-            | if matches!(of, b'u' | b'x' | b'0' | b'1') { NAMED } else { 0 }
+            | if of == b'u' { NAMED } else { 0 }
+            | if matches!(of, b'x' | b'0' | b'1') { NUMBERED } else { 0 }
             | if matches!(of, 0xa0 | 0xad) { LATIN } else { 0 }
             | if matches!(of, 0x80 | 0x81) { GENERAL } else { 0 }
             | if matches!(of, 0xbb..=0xbd) { WIDE } else { 0 };
@@ -259,24 +276,27 @@ const THIRDS: [u8; 256] = {
         table[byte] = DOUBLED
             | LATIN
             | WIDE
-            | if of.is_ascii_hexdigit() { PERCENT | NAMED } else { 0 }
+            | if of.is_ascii_hexdigit() { PERCENT | NUMBERED } else { 0 }
             | if matches!(of, b'm' | b'p' | b'u' | b't' | b'q' | b'b' | b'x' | b'X' | b'0'..=b'9') {
                 AMPERSAND
             } else {
                 0
             }
-            | if of == b'{' { NAMED } else { 0 }
+            | if matches!(of, b'0' | b'{') { NAMED } else { 0 }
             | if matches!(of, 0x8b..=0x8f | 0xa0) { GENERAL } else { 0 };
         byte += 1;
     }
     table
 };
 
-/// True where three bytes may begin an escape.
+/// True where an escape may begin, by its first bytes.
 #[inline]
 fn suspects(text: &[u8], at: usize) -> bool {
-    let byte = |at: usize| usize::from(text.get(at).copied().unwrap_or(0));
-    INTRODUCES[byte(at)] & FOLLOWS[byte(at + 1)] & THIRDS[byte(at + 2)] != 0
+    let byte = |at: usize| text.get(at).copied().unwrap_or(0);
+    let of = |table: &[u8; 256], at: usize| table[usize::from(byte(at))];
+    let kinds = INTRODUCES[usize::from(byte(at))] & of(&FOLLOWS, at + 1) & of(&THIRDS, at + 2);
+    // Of `\u0430` and its like whole lines are made.
+    kinds != 0 && (kinds & NAMED == 0 || matches!((byte(at + 2), byte(at + 3)), (b'{', _) | (_, b'0')))
 }
 
 #[inline]
@@ -472,7 +492,7 @@ mod tests {
     use super::*;
 
     fn of(text: &[u8]) -> Option<Shadow> {
-        Shadow::of(text, &First::of(text), usize::MAX)
+        Shadow::of(text, &First::of(text, usize::MAX), usize::MAX)
     }
 
     #[test]

@@ -9,8 +9,11 @@ use super::names::{NAME_BYTES_MAX, Name, generic_name};
 use super::text::{Mix, Text, closing, find, ident, line_end, quote, run, short_run};
 use super::tokens::Memo;
 use super::values::{self, Context, Strength};
+use std::cmp::Reverse;
 use std::ops::Range;
 
+/// The text of an element is looked at so far.
+const HEAD_BYTES_MAX: usize = 192;
 /// An object in a secret's place is looked at so far.
 const OBJECT_BYTES_MAX: usize = 1024;
 /// What it costs to judge a value, beside its bytes.
@@ -22,6 +25,13 @@ pub(super) struct Found {
     pub(super) range: Range<usize>,
     /// Quotes that the mark needs, so that JSON stays JSON: the quote and its backslashes.
     pub(super) wrap: Option<(u8, usize)>,
+}
+
+impl Found {
+    /// What finds are ordered by: the longer one of two that begin together comes first.
+    pub(super) fn place(&self) -> (usize, Reverse<usize>) {
+        (self.range.start, Reverse(self.range.end))
+    }
 }
 
 impl From<Range<usize>> for Found {
@@ -38,6 +48,9 @@ pub(super) fn value(text: &Text<'_>, start: usize, end: usize, strength: Strengt
     }
     if let Some(value) = column(text, &name) {
         return Some(value.into());
+    }
+    if let Some(value) = element(text, &name) {
+        return values::secret(&text[value.clone()], Context::Entry, strength, true).then(|| value.into());
     }
     let Some(lead) = lead(text, &name) else { return leads::before(text, &name, strength).map(Found::from) };
     let lead = match (lead.context, strength) {
@@ -61,6 +74,16 @@ pub(super) fn value(text: &Text<'_>, start: usize, end: usize, strength: Strengt
         Some((from, mark, slashes, call)) => quoted(text, from, (mark, slashes), &lead, strength, call),
         None => bare(text, at, &name, &lead, strength, memo),
     }
+}
+
+/// The text of `<property name="password">…</property>`.
+fn element(text: &Text<'_>, name: &Name) -> Option<Range<usize>> {
+    if name.quote.is_none() || text.get(name.end) != Some(&b'>') || !name.named(text) {
+        return None;
+    }
+    let from = name.end + 1;
+    let end = short_run(text, from, HEAD_BYTES_MAX, |byte| !matches!(byte, b'<' | b'>' | b'"' | b'\n'));
+    (end > from && text.get(end) == Some(&b'<')).then_some(from..end)
 }
 
 fn part(text: &Text<'_>, at: usize) -> Option<Found> {
@@ -119,6 +142,7 @@ fn list(text: &Text<'_>, at: usize) -> Option<Range<usize>> {
     text.get(mark).filter(|byte| matches!(byte, b'"' | b'\''))?;
     let close = find(text, b']', mark, text.len()).unwrap_or(text.len());
     let inside = &text[from..close];
+    text.spend(values::PROSE_COST * inside.len().min(256));
     (!values::prose(inside)).then_some(from..close)
 }
 
@@ -141,11 +165,12 @@ fn object(text: &Text<'_>, at: usize, strength: Strength) -> Option<Range<usize>
 fn opening(text: &Text<'_>, at: usize) -> Option<(usize, u8, usize, bool)> {
     let (mut from, mut call) = (at, false);
     for _ in 0..CALLS_MAX {
-        let word = short_run(text, from, 32, |byte| ident(byte) || matches!(byte, b':' | b'.' | b'@' | b'$'));
+        let word = short_run(text, from, 32, |byte| ident(byte) || matches!(byte, b':' | b'.' | b'@' | b'$' | b'#'));
         if text.get(word) != Some(&b'(') {
             let prefix = &text[from..word];
-            let prefixes =
-                |byte: &u8| matches!(byte.to_ascii_lowercase(), b'b' | b'r' | b'f' | b'u' | b'n' | b'l' | b'@' | b'$');
+            let prefixes = |byte: &u8| {
+                matches!(byte.to_ascii_lowercase(), b'b' | b'r' | b'f' | b'u' | b'n' | b'l' | b'@' | b'$' | b'#')
+            };
             from = if prefix.len() <= 2 && prefix.iter().all(prefixes) { word } else { from };
             break;
         }
@@ -187,7 +212,9 @@ fn quoted(
         _ if call => Context::Call,
         _ => Context::Quoted,
     };
-    text.spend(VALUE_COST + (end - from).min(2 * values::JUDGED_BYTES_MAX));
+    let judged = (end - from).min(values::JUDGED_BYTES_MAX);
+    let words = memchr::memchr(b' ', &text[from..from + judged]).is_some();
+    text.spend(VALUE_COST + if words { values::PROSE_COST * judged } else { judged });
     values::secret(&text[from..end], context, strength, true).then(|| (from..end).into())
 }
 
@@ -217,7 +244,7 @@ fn bare(text: &Text<'_>, at: usize, name: &Name, lead: &Lead, strength: Strength
     if lead.context == Context::Line && !alone {
         let end = line_value_end(text, at);
         let value = &text[at..end];
-        text.spend(2 * value.len().min(256));
+        text.spend((1 + values::PROSE_COST) * value.len().min(256));
         let phrase = strength == Strength::Strong && values::passphrase(value);
         return (phrase || (!values::prose(value) && values::secret(word, Context::Line, strength, false)))
             .then(|| (at..end).into());

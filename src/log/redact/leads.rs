@@ -180,6 +180,9 @@ pub(super) fn value_begins(text: &Text<'_>, name: &Name, at: usize) -> usize {
         _ => at,
     };
     let at = blanks(text, at);
+    if text.get(at..).is_some_and(|rest| rest.starts_with(b"<![CDATA[")) {
+        return at + b"<![CDATA[".len();
+    }
     let optional = text.get(at..).is_some_and(|rest| rest.starts_with(b"Optional["));
     if optional && text[..at].trim_ascii_end().ends_with(b"=") { at + 9 } else { at }
 }

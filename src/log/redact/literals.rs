@@ -135,6 +135,8 @@ const WEAK: &[&str] = &[
     "pw",
     "p/w",
     "psk",
+    "x-jfrog-art-api",
+    "rediscli_auth",
 ];
 /// Passwords as others call them: the part that is looked for, and what must stand before and after it. Few bytes beyond
 /// ASCII, for each of them widens the automaton.
@@ -215,6 +217,10 @@ const OTHERS: &[(&str, Family)] = &[
     ("https -a ", Family::UserFlag),
     (" --auth ", Family::UserFlag),
     ("samlresponse=", Family::Query),
+    ("sessionid=", Family::Query),
+    ("session_id=", Family::Query),
+    ("_session=", Family::Query),
+    ("sid=", Family::Query),
     ("mysql", Family::Command(" -p")),
     ("mariadb", Family::Command(" -p")),
     ("sshpass", Family::Command(" -p")),
@@ -310,9 +316,9 @@ impl Family {
     /// What it costs to look, beside the bytes looked at.
     pub(super) fn cost(self) -> usize {
         match self {
-            Family::Dot => 10,
-            Family::Shape(_) | Family::Infix(_) | Family::Exact(_) | Family::Sid => 16,
-            _ => 30,
+            Family::Dot => 13,
+            Family::Shape(_) | Family::Infix(_) | Family::Exact(_) | Family::Sid => 28,
+            _ => 40,
         }
     }
 

@@ -392,6 +392,7 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("$6$", ALNUM | DOT | DOLLAR | REST, 60, Random),
     shape("$y$", ALNUM | DOT | DOLLAR | REST, 40, Random),
     shape("$argon2", NAME | DOT | DOLLAR | REST | COMMA, 40, Random),
+    shape("pbkdf2_sha256$", ALNUM | DOT | DOLLAR | REST, 40, Random),
     shape("{SHA}", SLASHED, 26, Random),
     shape("{SSHA}", SLASHED, 26, Random),
 ];

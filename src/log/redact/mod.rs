@@ -11,6 +11,7 @@
 //! but a [`Trail`] of a few numbers: a key's lines, a form's part, a block of YAML.
 //! Deliberately absent: entropy guesses; they take hashes, ids and pictures for secrets.
 
+mod automaton;
 mod commands;
 mod decode;
 mod keys;
@@ -28,9 +29,7 @@ mod wary;
 
 pub use trail::{Trail, filter};
 
-use aho_corasick::automaton::{Automaton, StateID};
-use aho_corasick::dfa::DFA;
-use aho_corasick::{Anchored, MatchKind};
+use automaton::{Automaton, State};
 use decode::{First, Shadow};
 use keys::Found;
 use literals::Family;
@@ -51,8 +50,7 @@ pub fn literals() -> Vec<String> {
 
 /// Compiled patterns; made once a process.
 pub struct Redactor {
-    literals: DFA,
-    start: StateID,
+    literals: Automaton,
     families: Vec<Family>,
     /// Announces the private half of a key in PuTTY's format, whose lines follow.
     private_lines: Finder<'static>,
@@ -81,6 +79,8 @@ pub fn shared(extra: &[String]) -> Result<&'static Redactor, String> {
 #[derive(Default)]
 struct Finds {
     ranges: Vec<Found>,
+    /// What a wary look covers, in order: begins and ends.
+    stretches: Vec<(u32, u32)>,
     /// A private key begins and does not end.
     key_open: bool,
 }
@@ -92,15 +92,9 @@ impl Redactor {
     /// A sentence that names the pattern that does not compile, or that would match everything.
     pub fn new(extra: &[String]) -> Result<Redactor, String> {
         let (names, families) = literals::all();
-        let literals = DFA::builder()
-            .ascii_case_insensitive(true)
-            .match_kind(MatchKind::Standard)
-            .prefilter(false)
-            .build(names)
-            .map_err(|error| format!("redaction: {error}"))?;
-        let start = literals.start_state(Anchored::No).map_err(|error| format!("redaction: {error}"))?;
+        let literals = Automaton::of(&names).map_err(|error| format!("redaction: {error}"))?;
         let extra = extra.iter().map(|pattern| compile(pattern)).collect::<Result<_, String>>()?;
-        Ok(Redactor { literals, start, families, private_lines: Finder::new(b"Private-Lines:"), extra })
+        Ok(Redactor { literals, families, private_lines: Finder::new(b"Private-Lines:"), extra })
     }
 
     /// A line without its secrets; borrowed when it has none.
@@ -112,7 +106,10 @@ impl Redactor {
     pub fn line_after<'a>(&self, line: &'a [u8], trail: &mut Trail) -> Cow<'a, [u8]> {
         let mut finds = self.find(line);
         trail.follow(self, line, &mut finds);
-        if finds.ranges.is_empty() { Cow::Borrowed(line) } else { Cow::Owned(cut_out(line, finds.ranges)) }
+        if finds.ranges.is_empty() && finds.stretches.is_empty() {
+            return Cow::Borrowed(line);
+        }
+        Cow::Owned(cut_out(line, finds))
     }
 
     /// True without patterns of the operator's, which could look at anything.
@@ -126,13 +123,18 @@ impl Redactor {
         matches!(self.line_after(line, &mut trail), Cow::Borrowed(_)) && trail.is_closed()
     }
 
+    /// Looks at the line and at its shadow: what was spent, or from where on it was worth no more.
+    fn looks(&self, line: &[u8], finds: &mut Finds) -> Result<usize, usize> {
+        let worth = SPENT_MIN + line.len() * SPENT_EIGHT_BYTES / 8;
+        match self.scan(line, 0, worth, finds) {
+            Ok(spent) => self.shadow(line, spent, finds),
+            Err(at) => Err(if decode::suspicious(&line[..at]) { 0 } else { at }),
+        }
+    }
+
     fn find(&self, line: &[u8]) -> Finds {
         let mut finds = Finds::default();
-        let worth = SPENT_MIN + line.len() * SPENT_EIGHT_BYTES / 8;
-        let spent = match self.scan(line, 0, worth, &mut finds) {
-            Ok(spent) => self.shadow(line, spent, &mut finds),
-            Err(at) => Err(if decode::suspicious(&line[..at]) { 0 } else { at }),
-        };
+        let spent = self.looks(line, &mut finds);
         if let Err(at) = spent {
             wary::rest(line, at, &mut finds);
         }
@@ -145,10 +147,12 @@ impl Redactor {
 
     /// Looks at the line with its escapes undone, and leads what it finds back to the line.
     fn shadow(&self, line: &[u8], spent: usize, finds: &mut Finds) -> Result<usize, usize> {
-        let first = First::of(line);
-        let Some(lead) = first.lead() else { return Ok(spent) };
-        let spent = spent + first.cost;
         let worth = SPENT_MIN + line.len() * BOTH_EIGHT_BYTES / 8;
+        // Who gives up looks at the line in another way, and that has its price.
+        let looked = worth.saturating_sub(line.len() * wary::EIGHT_BYTES_COST / 8);
+        let first = First::of(line, looked.saturating_sub(spent));
+        let spent = spent + first.cost;
+        let Some(lead) = first.lead() else { return if spent > looked { Err(0) } else { Ok(spent) } };
         let Some(shadow) = Shadow::of(line, &first, worth.saturating_sub(spent)) else { return Err(lead) };
         let spent = spent + shadow.whole_cost();
         let mut found = Finds::default();
@@ -164,15 +168,28 @@ impl Redactor {
     fn scan(&self, text: &[u8], spent: usize, worth: usize, finds: &mut Finds) -> Result<usize, usize> {
         let text = Text::new(text, spent);
         let mut memo = tokens::Memo::default();
-        let (mut state, mut covered) = (self.start, 0..0);
-        for (at, byte) in text.iter().enumerate() {
-            state = self.literals.next_state(Anchored::No, state, *byte);
-            // Special are few states: those that match, and one that cannot be reached without an anchor.
-            if self.literals.is_special(state) && self.literals.is_match(state) {
-                self.hits(&text, state, at + 1, &mut memo, &mut covered, finds);
-                if text.spent() > worth {
-                    return Err(if covered.contains(&at) { covered.end } else { at });
+        let (mut state, mut covered) = (self.literals.start(), 0..0);
+        let dot = self.literals.after(b'.');
+        for (block, begin) in text.chunks(BLOCK_BYTES).zip((0..).step_by(BLOCK_BYTES)) {
+            let mut deep = 0;
+            for (at, byte) in (begin..).zip(block) {
+                state = self.literals.next(state, *byte);
+                deep += usize::from(self.literals.is_deep(state));
+                if self.literals.is_match(state) {
+                    if state == dot && !tokens::may_be_dotted(&text, at) {
+                        deep += DOT_COST / DEEP_COST;
+                        continue;
+                    }
+                    self.hits(&text, state, at + 1, &mut memo, &mut covered, finds);
+                    if text.spent() > worth {
+                        return Err(if covered.contains(&at) { covered.end } else { at });
+                    }
                 }
+            }
+            text.spend(deep * DEEP_COST);
+            if text.spent() > worth {
+                let at = begin + block.len();
+                return Err(if covered.contains(&at) { covered.end } else { at });
             }
         }
         Ok(text.spent())
@@ -183,16 +200,15 @@ impl Redactor {
     fn hits(
         &self,
         text: &Text<'_>,
-        state: StateID,
+        state: State,
         end: usize,
         memo: &mut tokens::Memo,
         covered: &mut Range<usize>,
         finds: &mut Finds,
     ) {
-        for index in 0..self.literals.match_len(state) {
-            let pattern = self.literals.match_pattern(state, index);
-            let start = end - self.literals.pattern_len(pattern);
-            let family = &self.families[pattern.as_usize()];
+        for hit in self.literals.hits(state) {
+            let start = end - usize::from(hit.length);
+            let family = &self.families[usize::from(hit.literal)];
             text.spend(family.cost());
             // What stands between a name and a value further on is not covered by it.
             if covered.contains(&start) && (finds.key_open || !matches!(family, Family::PrivateKey)) {
@@ -207,12 +223,19 @@ impl Redactor {
     }
 }
 
+/// A text is walked so far, and then it is asked whether that was too dear.
+const BLOCK_BYTES: usize = 64;
+/// What a byte costs deep inside of literals, more than another.
+const DEEP_COST: usize = 2;
+/// What a point costs.
+const DOT_COST: usize = 4;
+
 /// What may be spent on looking closer, in nanoseconds: so much for a line, so much for eight of its bytes. A line of
 /// this program or of a server needs a tenth of it; whoever writes lines that need more gets them back with more missing.
-const SPENT_MIN: usize = 700;
+const SPENT_MIN: usize = 600;
 const SPENT_EIGHT_BYTES: usize = 12;
 /// The same for a line with escapes: for undoing them, scanning the line again without them, and looking closer in both.
-const BOTH_EIGHT_BYTES: usize = 24;
+const BOTH_EIGHT_BYTES: usize = 20;
 /// What a find costs.
 const FOUND_COST: usize = 40;
 
@@ -225,30 +248,40 @@ fn compile(pattern: &str) -> Result<Regex, String> {
     Ok(regex)
 }
 
-fn cut_out(line: &[u8], mut ranges: Vec<Found>) -> Vec<u8> {
-    ranges.sort_unstable_by_key(|found| (found.range.start, std::cmp::Reverse(found.range.end)));
-    let mut out = Vec::with_capacity(line.len());
+fn cut_out(line: &[u8], mut finds: Finds) -> Vec<u8> {
+    finds.ranges.sort_by_key(Found::place);
+    let mut stretches = finds.stretches.iter().map(|(from, to)| Found::from(*from as usize..*to as usize)).peekable();
+    let mut out = Vec::with_capacity(line.len() + 2 * MARK.len());
     let mut at = 0;
-    for Found { range, wrap } in ranges {
-        if range.start < at {
-            // Inside or overlapping what is cut out already.
-            at = at.max(range.end);
-            continue;
+    for found in finds.ranges {
+        while let Some(stretch) = stretches.next_if(|stretch| stretch.place() < found.place()) {
+            at = mark(line, at, stretch, &mut out);
         }
-        out.extend_from_slice(&line[at..range.start]);
-        let mark = |out: &mut Vec<u8>| {
-            if let Some((quote, slashes)) = wrap {
-                out.resize(out.len() + slashes, b'\\');
-                out.push(quote);
-            }
-        };
-        mark(&mut out);
-        out.extend_from_slice(MARK);
-        mark(&mut out);
-        at = range.end;
+        at = mark(line, at, found, &mut out);
     }
+    at = stretches.fold(at, |at, stretch| mark(line, at, stretch, &mut out));
     out.extend_from_slice(&line[at..]);
     out
+}
+
+/// Takes over what stands before a find, and puts the mark in its place. What is done is done up to where it returns.
+#[inline]
+fn mark(line: &[u8], at: usize, Found { range, wrap }: Found, out: &mut Vec<u8>) -> usize {
+    if range.start < at {
+        // Inside or overlapping what is cut out already.
+        return at.max(range.end);
+    }
+    out.extend_from_slice(&line[at..range.start]);
+    let quote = |out: &mut Vec<u8>| {
+        if let Some((quote, slashes)) = wrap {
+            out.resize(out.len() + slashes, b'\\');
+            out.push(quote);
+        }
+    };
+    quote(out);
+    out.extend_from_slice(MARK);
+    quote(out);
+    range.end
 }
 
 #[cfg(test)]

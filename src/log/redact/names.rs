@@ -104,10 +104,24 @@ pub(super) fn generic_name(text: &Text<'_>, begin: usize, start: usize) -> bool 
         Some(letter) if letter.is_ascii_lowercase() && text[start].is_ascii_uppercase() => before,
         _ => return false,
     };
-    text.spend(OPEN_KEYS.len());
-    let ends = |word: &&[u8]| part.len() >= word.len() && part[part.len() - word.len()..].eq_ignore_ascii_case(word);
-    !part.is_empty() && !OPEN_KEYS.iter().any(ends)
+    text.spend(OPEN_KEYS.len() / 2);
+    let [.., first, last] = part else { return !part.is_empty() };
+    let tail = u16::from_be_bytes([*first, *last].map(|byte| byte.to_ascii_lowercase()));
+    let ends = |word: &[u8]| part.len() >= word.len() && part[part.len() - word.len()..].eq_ignore_ascii_case(word);
+    !OPEN_TAILS.iter().zip(OPEN_KEYS).any(|(of, word)| *of == tail && ends(word))
 }
+
+/// The last two bytes of each of [`OPEN_KEYS`]: one comparison for most.
+const OPEN_TAILS: [u16; OPEN_KEYS.len()] = {
+    let mut tails = [0; OPEN_KEYS.len()];
+    let mut at = 0;
+    while at < tails.len() {
+        let word = OPEN_KEYS[at];
+        tails[at] = u16::from_be_bytes([word[word.len() - 2], word[word.len() - 1]]);
+        at += 1;
+    }
+    tails
+};
 
 #[rustfmt::skip]
 const OPEN_KEYS: [&[u8]; 58] = [

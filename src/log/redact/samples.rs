@@ -184,7 +184,9 @@ pub(super) fn leaks_anyhow(text: &[u8], secret: &str) -> bool {
         if leaks(&shadow, secret) {
             return true;
         }
-        let Some(next) = decode::Shadow::of(&shadow, &decode::First::of(&shadow), usize::MAX) else { return false };
+        let Some(next) = decode::Shadow::of(&shadow, &decode::First::of(&shadow, usize::MAX), usize::MAX) else {
+            return false;
+        };
         shadow = next.text;
     }
     false

@@ -137,7 +137,7 @@ pub(super) fn authorization(text: &Text<'_>, end: usize) -> Option<Found> {
     let word = run(value, 0, |byte| byte != b' ' && byte != b',' && byte != b'+');
     let rest = run(value, word, |byte| byte == b' ' || byte == b'+');
     let credentials = &value[rest..run(value, rest, |byte| byte != b' ' && byte != b',')];
-    text.spend(VALUE_COST + value.spent() + 2 * value.len().min(values::JUDGED_BYTES_MAX));
+    text.spend(VALUE_COST + value.spent() + values::PROSE_COST * value.len().min(256));
     let known = SCHEMES.iter().any(|scheme| value[..word].eq_ignore_ascii_case(scheme));
     if known && rest > word {
         // Digest and signatures go on with names and quotes of their own.

@@ -59,7 +59,7 @@ impl Shape {
                 Capitals(length) => head.len() == length || head.len() < 24 && head.iter().any(u8::is_ascii_digit),
             };
         // A word that is long enough was looked at for what is random in it, and its parts again.
-        text.spend(if head.len() < self.least { head.len() } else { 2 * head.len() });
+        text.spend(if head.len() < self.least { 3 * head.len() / 2 } else { 3 * head.len() });
         if !enough {
             return None;
         }
@@ -231,10 +231,17 @@ pub(super) fn sid(text: &Text<'_>, start: usize) -> Option<Range<usize>> {
     (end == start + 34 && !text.get(end).is_some_and(|byte| alnum(*byte))).then_some(start..end)
 }
 
+/// True where [`dotted`] may find something; most points are nothing to it.
+#[inline]
+pub(super) fn may_be_dotted(text: &[u8], dot: usize) -> bool {
+    text.get(dot + 7) == Some(&b'.') || dot > 0 && text[dot - 1] == b's'
+}
+
 /// What two old shapes have in the middle: a bot's token of three base64 parts, the first of 24 to 28, the second of
 /// six; a vault's `s.` and 24 letters and digits.
 pub(super) fn dotted(text: &Text<'_>, dot: usize) -> Option<Range<usize>> {
     if text.get(dot + 7) == Some(&b'.') {
+        text.spend(12);
         let first = text[..dot].iter().rev().take(29).take_while(|byte| url_safe(**byte)).count();
         // An escaped newline's letter before it is not its own.
         let start = dot - if text[..dot - first].ends_with(b"\\") { first.saturating_sub(1) } else { first };

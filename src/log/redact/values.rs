@@ -222,6 +222,9 @@ fn spaced(value: &[u8]) -> bool {
     value.contains(&b' ')
 }
 
+/// What it costs to ask a byte of several words whether they are a sentence.
+pub(super) const PROSE_COST: usize = 3;
+
 /// A sentence: several words, among them some that passphrases do not have, or a sentence's end.
 pub(super) fn prose(value: &[u8]) -> bool {
     let spaces = value.iter().take(256).filter(|byte| **byte == b' ').count();
@@ -237,8 +240,7 @@ pub(super) fn prose(value: &[u8]) -> bool {
 fn sentence(word: &[u8]) -> bool {
     let mut lower = [0u8; 10];
     let Some(lower) = lower.get_mut(..word.len()).filter(|_| word.len() > 1) else { return false };
-    lower.copy_from_slice(word);
-    lower.make_ascii_lowercase();
+    lower.iter_mut().zip(word).for_each(|(lower, byte)| *lower = byte.to_ascii_lowercase());
     #[rustfmt::skip]
     let known = matches!(
         &*lower,
