@@ -16,6 +16,10 @@ pub const REQUEST_ID_BYTES_MAX: usize = 128;
 const TRACE_REST_BYTES_MAX: usize = 128;
 
 const EXPOSED: &str = "RateLimit, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After, X-Request-Id";
+/// What a preflight lets in that asks for nothing.
+const ALLOWED: &str = "Authorization, Content-Type, X-API-Key, X-Request-Id, Traceparent";
+/// Longest list of fields that a preflight is granted.
+const NAMES_BYTES_MAX: usize = 1024;
 const NO_FEATURES: &str = "accelerometer=(), autoplay=(), browsing-topics=(), camera=(), display-capture=(), encrypted-media=(), fullscreen=(), geolocation=(), gyroscope=(), magnetometer=(), microphone=(), midi=(), payment=(), picture-in-picture=(), publickey-credentials-get=(), screen-wake-lock=(), usb=(), xr-spatial-tracking=()";
 
 /// Which map a response starts from.
@@ -60,11 +64,13 @@ impl Headers {
         map
     }
 
-    /// What a preflight's answer adds.
-    pub fn preflight(&self, map: &mut HeaderMap) {
+    /// What a preflight's answer adds. The fields that the page's script is going to send (`asked`) are let in whatever they
+    /// are, for OpenAI's client for browsers has a dozen of its own and no cookie is ever taken.
+    pub fn preflight(&self, map: &mut HeaderMap, asked: Option<&HeaderValue>) {
         map.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, POST, OPTIONS"));
-        let allowed = "Authorization, Content-Type, X-API-Key, X-Request-Id, Traceparent";
-        map.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+        let allowed = asked.filter(|asked| is_names(asked.as_bytes())).cloned();
+        map.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed.unwrap_or(HeaderValue::from_static(ALLOWED)));
+        map.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
         map.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     }
 }
@@ -125,6 +131,13 @@ fn security(map: &mut HeaderMap, any_origin: bool) {
 pub fn is_request_id(value: &[u8]) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=REQUEST_ID_BYTES_MAX).contains(&value.len()) && value.iter().all(plain)
+}
+
+/// True for a list of field names as a browser writes it (Fetch, "CORS-unsafe request-header names").
+fn is_names(value: &[u8]) -> bool {
+    let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let name = |part: &[u8]| !part.trim_ascii().is_empty() && part.trim_ascii().iter().all(token);
+    value.len() <= NAMES_BYTES_MAX && value.split(|byte| *byte == b',').all(name)
 }
 
 /// True for a W3C `traceparent`: of version 00, or longer of a later one; neither id is all zeros.
@@ -248,6 +261,22 @@ mod tests {
             format!("{}-{}", known.replacen("00", "cc", 1), "x".repeat(128)),
         ] {
             assert!(!is_traceparent(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_preflight_is_granted_what_it_asks_for_when_it_is_a_list_of_names() {
+        let headers = Headers::new(&["*".to_owned()]);
+        let granted = |asked: &'static str| {
+            let mut map = HeaderMap::new();
+            headers.preflight(&mut map, Some(&HeaderValue::from_static(asked)));
+            map[header::ACCESS_CONTROL_ALLOW_HEADERS].clone()
+        };
+        for good in ["content-type", "authorization,content-type,x-stainless-os", "a, b"] {
+            assert_eq!(granted(good), good);
+        }
+        for bad in ["", "a,,b", "a b", "a;b", "a, ", "\"a\"", "*/*"] {
+            assert_eq!(granted(bad), ALLOWED, "{bad}");
         }
     }
 

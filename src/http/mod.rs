@@ -57,7 +57,9 @@ use bytes::Bytes;
 use connection::Connections;
 use fault::{Code, Fault, Shape};
 use headers::{Base, Headers};
-use http::header::{ALLOW, CONNECTION, EXPECT, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, CONNECTION, EXPECT, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ids::Ids;
@@ -313,7 +315,7 @@ impl App {
 
     fn preflight(&self, context: &Context<'_>) -> Response<Body> {
         let mut headers = self.base(Base::Empty, context);
-        self.headers.preflight(&mut headers);
+        self.headers.preflight(&mut headers, context.headers.get(ACCESS_CONTROL_REQUEST_HEADERS));
         with(StatusCode::NO_CONTENT, headers, Body::empty())
     }
 
