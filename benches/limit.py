@@ -3,6 +3,8 @@
 Prints tab-separated rows: name, value with unit, goal. Rounds by turns, so that a disturbance meets all that is compared.
 """
 
+import contextlib
+import http.client
 import os
 import shutil
 import socket
@@ -67,6 +69,9 @@ def flood(program, home, redis):
             wrk(each.port, "/api/nothing", seconds=1)
         told = fields(server.port)
         with Nginx(home, "plain") as plain, Nginx(home, "same", told) as same, Nginx(home, "logged", told, f"{home}/access.log") as both:
+            for each in (server, logging, plain, same, both):
+                if (told := status(each.port)) != 429:
+                    sys.exit(f"limit: a flooded server answers {told} and not 429")
             compared((server, logging), (plain, same, both), redis)
 
 
@@ -225,7 +230,9 @@ class Nginx:
 events {{ worker_connections 1024; }}
 http {{ access_log {access_log}; keepalive_requests 100000000; {paths} {added}
 limit_req_zone $binary_remote_addr zone=one:10m rate=1r/m; limit_req_status 429;
-server {{ listen 127.0.0.1:{self.port} backlog=2048; location / {{ limit_req zone=one; return 404; }} }} }}
+server {{ listen 127.0.0.1:{self.port} backlog=2048; location / {{ limit_req zone=one; try_files /none @answer; }}
+# `return` in the same place would answer before limit_req is asked.
+location @answer {{ return 404; }} }} }}
 """)
 
     def __enter__(self):
@@ -253,6 +260,16 @@ def fields(port):
         head = wire.recv(65536).decode().partition("\r\n\r\n")[0].split("\r\n")[1:]
     told = (line.partition(": ")[::2] for line in head)
     return [(name, value.replace("'", "\\'")) for name, value in told if name.lower() not in own]
+
+
+def status(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    with contextlib.closing(connection):
+        for _ in range(2):
+            connection.request("GET", "/api/nothing")
+            answer = connection.getresponse()
+            answer.read()
+    return answer.status
 
 
 def wrk(port, path, seconds=ROUND_S, script=None):
