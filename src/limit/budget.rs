@@ -33,7 +33,8 @@ pub struct Reservation {
     client: Client,
     tokens: u32,
     settled: bool,
-    /// Monotonic milliseconds at which the windows began that were counted in.
+    /// Monotonic milliseconds at which the windows began that were counted in; of one that is older than this machine's
+    /// last start they have wrapped.
     began_ms: [u64; APPLIED_MAX],
 }
 
@@ -54,7 +55,7 @@ impl Limiter {
         let mut began_ms = [0; APPLIED_MAX];
         let limits = &self.shared().rules.tokens.limits;
         for ((began_ms, limit), standing) in began_ms.iter_mut().zip(limits).zip(&verdict.standings) {
-            *began_ms = verdict.decided_ms.saturating_sub(limit.window_ms.saturating_sub(standing.reset_ms));
+            *began_ms = verdict.decided_ms.wrapping_sub(limit.window_ms.saturating_sub(standing.reset_ms));
         }
         let (shared, remote) = (*self.shared(), self.remote().cloned());
         Reservation { shared, remote, client: *client, tokens, settled: false, began_ms }
@@ -79,11 +80,14 @@ impl Reservation {
         }
         let now = Now::at(clock::monotonic_ms());
         let limits = &self.shared.rules.tokens.limits;
-        let ages_ms: Vec<u64> = self.began_ms.iter().map(|began_ms| now.ms.saturating_sub(*began_ms)).collect();
+        let ages_ms = self.began_ms.map(|began_ms| now.ms.wrapping_sub(began_ms));
         self.shared.table.exchange(self.client.hash(), limits, now, &ages_ms, self.tokens, used);
         let Some(remote) = self.remote.clone() else { return };
         let (plus, minus) = (used.saturating_sub(self.tokens), self.tokens.saturating_sub(used));
-        let told = limits.iter().zip(&ages_ms).flat_map(|(limit, age_ms)| settling(limit, *age_ms, plus, minus));
+        // What Redis has not heard of yet it need not give back.
+        let unheard = self.shared.carry.withdraw(self.client.hash(), limits, now, &ages_ms, minus);
+        let told = limits.iter().zip(&ages_ms).zip(&unheard);
+        let told = told.flat_map(|((limit, age_ms), unheard)| settling(limit, *age_ms, plus, minus - unheard));
         let (told, shared, client) = (told.collect::<Vec<u8>>(), self.shared, self.client);
         // Nobody waits for it; outside a runtime (a worker that ends) the reservation stands.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
