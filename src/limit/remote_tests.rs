@@ -273,6 +273,25 @@ async fn fallbacks_do_what_they_say() {
     }
 }
 
+/// Else a client that was full when the clock was set back would be refused until it is that late again.
+#[tokio::test]
+async fn redis_whose_clock_was_set_back_refuses_nobody_for_longer_than_a_window() {
+    let server = Server::start();
+    let (limiter, _) = machine(&plan(&server, "2/second")).await;
+    let client = someone(&limiter, 1);
+    assert_eq!(admitted(&limiter, &client, 1).await, 1);
+    let tomorrow = "for _,k in ipairs(redis.call('KEYS','rl:1:'..string.rep('?',22))) do
+        local i,s,c=struct.unpack('>I4I6I4',redis.call('GET',k))
+        redis.call('SET',k,struct.pack('>I4I6I4',i,s+86400000,2)) end";
+    server.ask(&["EVAL", tomorrow, "0"]).await.unwrap();
+    let began = Instant::now();
+    let mut turns = tokio::time::interval(Duration::from_millis(20));
+    while admitted(&limiter, &client, 1).await == 0 {
+        assert!(began.elapsed() < Duration::from_secs(5), "refused for ever");
+        turns.tick().await;
+    }
+}
+
 #[tokio::test]
 async fn an_operators_reset_takes_effect() {
     let server = Server::start();
