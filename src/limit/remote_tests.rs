@@ -292,6 +292,40 @@ async fn redis_whose_clock_was_set_back_refuses_nobody_for_longer_than_a_window(
     }
 }
 
+/// Whoever connects first afterwards makes another secret: those who stayed connected must not count under the old one.
+#[tokio::test]
+async fn machines_that_stay_connected_to_a_redis_that_lost_everything_count_together_again() {
+    let server = Server::start();
+    let plan = Plan { redis_key: None, ..plan(&server, "10/minute") };
+    let (first, second) = (machine(&plan).await.0, machine(&plan).await.0);
+    let client = |limiter: &Arc<Limiter>, number| someone(limiter, number);
+    assert_eq!(admitted(&first, &client(&first, 1), 4).await, 4);
+    assert_eq!(admitted(&second, &client(&second, 1), 2).await, 2);
+    server.ask(&["FLUSHALL"]).await.unwrap();
+    let third = machine(&plan).await.0;
+    let everyone = [first, second, third];
+    let began = Instant::now();
+    let mut turns = tokio::time::interval(Duration::from_millis(100));
+    // A client a turn, of whom each machine admits half.
+    for number in 2.. {
+        let mut counts = [0; 3];
+        for (limiter, count) in everyone.iter().zip(&mut counts) {
+            *count = admitted(limiter, &client(limiter, number), 5).await;
+        }
+        if counts == [5, 5, 0] {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(12), "they count apart: {counts:?}");
+        turns.tick().await;
+    }
+    // What the first two knew of the first client is put back.
+    let mut left = 0;
+    for limiter in &everyone {
+        left += admitted(limiter, &client(limiter, 1), 5).await;
+    }
+    assert!((4..=6).contains(&left), "{left} after 4 and 2 of 10");
+}
+
 #[tokio::test]
 async fn an_operators_reset_takes_effect() {
     let server = Server::start();
