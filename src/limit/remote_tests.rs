@@ -175,6 +175,35 @@ async fn a_stopped_redis_costs_fifty_milliseconds_three_times() {
     assert!(verdict.source == Source::Redis && (11..=14).contains(&count), "{count}");
 }
 
+/// What is late is this machine then, not Redis.
+#[tokio::test]
+async fn an_answer_that_came_while_the_thread_was_busy_is_taken() {
+    let server = Server::start();
+    let (limiter, shared) = machine(&plan(&server, "9/minute")).await;
+    assert_eq!(admitted(&limiter, &someone(&limiter, 1), 1).await, 1);
+    let mut others = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    let mut calls = move || {
+        let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut others).unwrap();
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:")).unwrap().to_owned();
+        line.split(',').next().unwrap().to_owned()
+    };
+    for _ in 0..3 {
+        let before = calls();
+        let asking = tokio::spawn({
+            let limiter = limiter.clone();
+            async move { limiter.check(&someone(&limiter, 2), Endpoint::Api).await }
+        });
+        // Until it is sent; then nothing else runs on this thread until the time for its answer is over.
+        while calls() == before {
+            tokio::task::yield_now().await;
+        }
+        let busy = Instant::now();
+        while busy.elapsed() < Duration::from_millis(70) {}
+        assert_eq!(asking.await.unwrap().source, Source::Redis);
+    }
+    assert_eq!(shared.word(Word::Failures).load(SeqCst), 0);
+}
+
 #[tokio::test]
 async fn every_error_reply_is_stood_in_for_and_what_was_admitted_is_owed() {
     type Step = &'static [&'static str];
