@@ -152,7 +152,7 @@ pub struct Route {
 /// The plan over the words of the table.
 #[derive(PartialEq, Eq)]
 pub struct Rules {
-    /// Every limit that a word may hold.
+    /// Every limit that a word may hold, with the smallest of its numbers: the table forgets nobody who is near it.
     pub all: Vec<Limit>,
     /// See [`SCOPE_CONFIRMED`]; only with Redis.
     pub confirmed: Option<Limit>,
@@ -202,8 +202,15 @@ impl Rules {
         let allow = plan.allow.clone();
         let keys = plan.keys.clone();
         let tokens = Route::over(all.iter().filter(|limit| is_of(limit, SCOPE_TOKENS)).copied().collect());
+        let all = all.into_iter().map(|limit| limit.with_count(smallest(&limit, &routes))).collect();
         Ok(Rules { all, confirmed, routes, tokens, keys, fallback, dry_run, headers, allow, v6_prefix })
     }
+}
+
+/// Of the numbers that a limit has, its own and those of keys, the smallest.
+fn smallest(limit: &Limit, routes: &[Route]) -> u32 {
+    let same = routes.iter().flat_map(|route| &route.limits).filter(|known| known.id == limit.id);
+    same.map(|known| known.count).min().unwrap_or(limit.count)
 }
 
 /// Every quota of the plan with its scope.
@@ -354,6 +361,23 @@ mod tests {
         assert_eq!((own.limits[0].word, minute.count), (minute.word, 10));
         assert_eq!(names(&rules, Endpoint::Auth), ["auth-minute"]);
         assert_eq!(rules.of_key(&quota::parse("1/minute").unwrap()), None);
+    }
+
+    #[test]
+    fn who_is_full_by_the_smallest_number_of_a_word_is_full_to_the_table() {
+        let key = |text: &str| quota::parse(text).unwrap();
+        let keys = vec![key("5000/day;100/week"), key("20/day;3/week"), key("7/minute")];
+        let plan = Plan { keys, ..Plan::default() };
+        let rules = Rules::compile(&plan, &mut [0; 7]).unwrap();
+        let count = |window_s: u64| {
+            let of_window = |limit: &&Limit| client_wide(limit) && limit.window_ms == window_s * 1_000;
+            rules.all.iter().find(of_window).unwrap().count
+        };
+        assert_eq!([60, 3_600, 86_400, 604_800].map(count), [7, 50, 20, 3]);
+        assert_eq!(
+            rules.route(Endpoint::Api).limits.iter().map(|limit| limit.count).collect::<Vec<_>>(),
+            [10, 50, 200]
+        );
     }
 
     #[test]
