@@ -359,9 +359,12 @@ impl<C: Cell> Table<C> {
 
     fn overflow(&self, hash: Hash, limits: &[Limit], now: Now) -> Slot {
         let until_ms = now.ms + limits.iter().map(|limit| limit.window_ms).max().unwrap_or(0);
-        let known = self.cells[OVERFLOW_UNTIL_MS].get();
-        if known < until_ms {
-            self.cells[OVERFLOW_UNTIL_MS].replace(known, until_ms);
+        let until = &self.cells[OVERFLOW_UNTIL_MS];
+        loop {
+            let known = until.get();
+            if known >= until_ms || until.replace(known, until_ms) {
+                break;
+            }
         }
         self.bump(OVERFLOWED);
         let shared = self.shared(hash);
