@@ -190,7 +190,15 @@ impl Rules {
     /// # Errors
     /// More different limits than a slot has words, or than a request is measured by.
     pub fn compile(plan: &Plan, directory: &mut [u32]) -> io::Result<Rules> {
-        let all = lay_out(plan, directory)?;
+        Rules::compile_after(&[], plan, directory)
+    }
+
+    /// The same while workers still count by `former` limits: their words are taken last.
+    ///
+    /// # Errors
+    /// As [`Rules::compile`].
+    pub fn compile_after(former: &[Limit], plan: &Plan, directory: &mut [u32]) -> io::Result<Rules> {
+        let all = lay_out(former, plan, directory)?;
         let confirmed = all.iter().copied().find(|limit| limit.id >> 24 == u32::from(SCOPE_CONFIRMED));
         let mut routes = Vec::from(Endpoint::ALL.map(|endpoint| Route::of(plan, endpoint, &all)));
         routes.extend(plan.keys.iter().map(|quotas| Route::of_key(quotas, &all)));
@@ -235,7 +243,7 @@ pub fn limits_needed(plan: &Plan) -> usize {
     quotas(plan).len()
 }
 
-fn lay_out(plan: &Plan, directory: &mut [u32]) -> io::Result<Vec<Limit>> {
+fn lay_out(former: &[Limit], plan: &Plan, directory: &mut [u32]) -> io::Result<Vec<Limit>> {
     let quotas = quotas(plan);
     let ids: Vec<u32> = quotas.iter().map(|(scope, quota)| super::word::id(*scope, quota.window_s)).collect();
     for id in &ids {
@@ -243,8 +251,10 @@ fn lay_out(plan: &Plan, directory: &mut [u32]) -> io::Result<Vec<Limit>> {
             continue;
         }
         // A word that never held anything, else one of a limit that the plan no longer has.
-        let free = directory.iter().position(|known| *known == 0);
-        let free = free.or_else(|| directory.iter().position(|known| !ids.contains(known)));
+        let gone = |known: &u32| !ids.contains(known);
+        let unused = |known: &u32| gone(known) && former.iter().all(|limit| limit.id != *known);
+        let place = |fits: &dyn Fn(&u32) -> bool| directory.iter().position(fits);
+        let free = place(&|known| *known == 0).or_else(|| place(&unused)).or_else(|| place(&gone));
         let Some(free) = free else {
             let text = format!("{} rate limits are more than the {} that fit a client", ids.len(), directory.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));

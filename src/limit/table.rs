@@ -414,6 +414,19 @@ impl<C: Cell> Table<C> {
         }
     }
 
+    /// Clears one word of every slot. The master calls it for a word that goes to another limit.
+    pub fn clear(&self, word: usize) {
+        let slots = (0..self.slots() + OVERFLOW_SLOTS).map(|number| LINE + number * self.stride);
+        for cell in slots.filter(|_| word < self.stride).map(|at| &self.cells[at + word]) {
+            loop {
+                let seen = cell.get();
+                if seen == 0 || cell.replace(seen, 0) {
+                    break;
+                }
+            }
+        }
+    }
+
     fn nonce(&self) -> u64 {
         self.bump(NONCE)
     }
