@@ -237,7 +237,7 @@ impl Remote {
         let limit = Duration::from_millis(CONNECT_MS_MAX);
         let connecting = async {
             let mut wire = Wire::open(&self.target).await?;
-            let seed = hello(&mut wire).await?;
+            let seed = hello(&mut wire, self.settle.get_hash()).await?;
             let mut life = seed.clone();
             for key in lives_of(&wire).skip(1) {
                 life.extend(random_once(&mut wire, &key).await?);
@@ -319,11 +319,13 @@ fn call(name: &str, script: &str, key: &str, (cost, bytes): (Option<u32>, &[u8])
     call
 }
 
-/// Writes once, which a replica, a full or a loading server refuses, and learns the seed of this data.
-async fn hello(wire: &mut Wire) -> RedisResult<Vec<u8>> {
+/// Writes once, which a replica, a full or a loading server refuses, by a script, too, which not everyone may run, and
+/// learns the seed of this data. `settle` is the hash of [`SETTLE`], which finds nothing to change there.
+async fn hello(wire: &mut Wire, settle: &str) -> RedisResult<Vec<u8>> {
     let mut probe = cmd("SET");
     probe.arg(PROBE_KEY).arg(1).arg("PX").arg(1_000);
     wire.send(&probe).await?;
+    ask(wire, (settle, SETTLE), PROBE_KEY, (None, &[])).await?;
     random_once(wire, SEED_KEY).await
 }
 

@@ -242,6 +242,27 @@ async fn every_error_reply_is_stood_in_for_and_what_was_admitted_is_owed() {
     }
 }
 
+/// Else it would be found back twice a second, and lost again by the next three requests.
+#[tokio::test]
+async fn redis_that_runs_no_scripts_for_us_is_away_until_it_does() {
+    let server = Server::start();
+    let (limiter, shared) = machine(&plan(&server, "90/minute")).await;
+    let client = someone(&limiter, 1);
+    assert_eq!(admitted(&limiter, &client, 2).await, 2);
+    server.ask(&["ACL", "SETUSER", "default", "-@scripting"]).await.unwrap();
+    assert_eq!(admitted(&limiter, &client, 3).await, 3);
+    until("open", || shared.breaker().is_open()).await;
+    let failures = || shared.word(Word::Failures).load(SeqCst);
+    let after = failures() + 3;
+    until("three probes", || failures() >= after).await;
+    assert_eq!(admitted(&limiter, &client, 3).await, 3);
+    assert_eq!([Word::Opened, Word::Closed].map(|word| shared.word(word).load(SeqCst)), [1, 0]);
+    server.ask(&["ACL", "SETUSER", "default", "+@scripting"]).await.unwrap();
+    until("closed", || !shared.breaker().is_open() && limiter.is_up()).await;
+    let verdict = limiter.check(&client, Endpoint::Api).await;
+    assert_eq!((verdict.source, verdict.lines().next().unwrap().count), (Source::Redis, 9));
+}
+
 #[tokio::test]
 async fn a_busy_redis_is_stood_in_for() {
     let server = Server::start();
