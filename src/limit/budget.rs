@@ -17,6 +17,7 @@ use super::verdict::{Outcome, Verdict};
 use super::word::Now;
 use crate::sys::clock;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// Bytes of a prompt that are taken for one token: English has about four, other languages fewer.
 const BYTES_A_TOKEN: usize = 4;
@@ -47,6 +48,20 @@ impl Limiter {
     /// Puts `tokens` aside in each of the client's budgets that are under way, or in none of them. A client that is
     /// exempt has no reservation.
     pub async fn reserve(&self, client: &Client, tokens: u32) -> (Verdict, Option<Reservation>) {
+        if self.remote().is_none() {
+            return self.reserve_here(client, tokens).await;
+        }
+        // A client that leaves while Redis is asked takes nothing along: what is reserved for nobody is dropped.
+        let (tell, told) = oneshot::channel();
+        let (limiter, asks) = (self.clone(), *client);
+        tokio::spawn(async move { tell.send(limiter.reserve_here(&asks, tokens).await) });
+        match told.await {
+            Ok(told) => told,
+            Err(_) => self.reserve_here(client, tokens).await,
+        }
+    }
+
+    async fn reserve_here(&self, client: &Client, tokens: u32) -> (Verdict, Option<Reservation>) {
         let verdict = self.check_tokens(client, tokens).await;
         (verdict, (verdict.outcome == Outcome::Admitted).then(|| self.reservation(client, &verdict, tokens)))
     }

@@ -142,6 +142,33 @@ async fn a_window_older_than_the_machine_is_settled_like_any_other() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_while_redis_is_asked_takes_no_tokens_along() {
+    let server = Server::start();
+    let (limiter, shared) = machine(&budgeted(plan(&server, "900/minute"), "1000 per day")).await;
+    let count = |picture: serde_json::Value| picture["limits"].as_array().unwrap().last().unwrap()["count"].as_u64();
+    for number in 0..50 {
+        let client = someone(&limiter, number);
+        let before = (server.calls().await, shared.counts().failures);
+        server.signal(nix::sys::signal::Signal::SIGSTOP);
+        let asked = tokio::time::timeout(std::time::Duration::from_millis(5), limiter.reserve(&client, 300)).await;
+        server.signal(nix::sys::signal::Signal::SIGCONT);
+        assert!(asked.is_err());
+        let mut turns = tokio::time::interval(std::time::Duration::from_millis(5));
+        for _ in 0..100 {
+            turns.tick().await;
+            // The reservation, and its return.
+            if server.calls().await >= before.0 + 2 && count(limiter.picture(&client).await) == Some(0) {
+                return;
+            }
+        }
+        // An answer that came later than 50 ms on a busy machine is another matter.
+        assert!(shared.counts().failures > before.1, "it stays reserved: {}", limiter.picture(&client).await);
+        until("closed", || !shared.breaker().is_open() && limiter.is_up()).await;
+    }
+    panic!("Redis was never in time");
+}
+
+#[tokio::test]
 async fn what_a_call_gives_back_while_redis_is_away_is_not_owed_to_it() {
     let mut server = Server::start();
     let (limiter, shared) = machine(&budgeted(plan(&server, "900/minute"), "1000 per day;1000 per hour")).await;

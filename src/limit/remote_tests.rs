@@ -315,6 +315,22 @@ async fn redis_down_at_the_start_is_served_and_owed() {
 }
 
 #[tokio::test]
+async fn what_rode_on_a_call_whose_client_left_is_still_owed() {
+    let mut server = Server::start();
+    let (limiter, shared) = machine(&plan(&server, "90/minute")).await;
+    let client = someone(&limiter, 1);
+    server.kill();
+    assert_eq!(admitted(&limiter, &client, 5).await, 5);
+    until("open", || shared.breaker().is_open()).await;
+    server.restart();
+    until("closed", || !shared.breaker().is_open() && limiter.is_up()).await;
+    server.signal(nix::sys::signal::Signal::SIGSTOP);
+    let asked = tokio::time::timeout(Duration::from_millis(5), limiter.check(&client, Endpoint::Api)).await;
+    assert!(asked.is_err());
+    assert_eq!(limiter.picture_here(&client)["limits"][0]["owed_to_redis"], 5);
+}
+
+#[tokio::test]
 async fn fallbacks_do_what_they_say() {
     for (fallback, admits) in
         [(Fallback::Divide(4), 2), (Fallback::Open, 20), (Fallback::Closed, 0), (Fallback::Local, 8)]
