@@ -17,6 +17,7 @@ use super::verdict::{Outcome, Verdict};
 use super::word::Now;
 use crate::sys::clock;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// Bytes of a prompt that are taken for one token: English has about four, other languages fewer.
 const BYTES_A_TOKEN: usize = 4;
@@ -33,7 +34,8 @@ pub struct Reservation {
     client: Client,
     tokens: u32,
     settled: bool,
-    /// Monotonic milliseconds at which the windows began that were counted in.
+    /// Monotonic milliseconds at which the windows began that were counted in; of one that is older than this machine's
+    /// last start they have wrapped.
     began_ms: [u64; APPLIED_MAX],
 }
 
@@ -46,6 +48,20 @@ impl Limiter {
     /// Puts `tokens` aside in each of the client's budgets that are under way, or in none of them. A client that is
     /// exempt has no reservation.
     pub async fn reserve(&self, client: &Client, tokens: u32) -> (Verdict, Option<Reservation>) {
+        if self.remote().is_none() {
+            return self.reserve_here(client, tokens).await;
+        }
+        // A client that leaves while Redis is asked takes nothing along: what is reserved for nobody is dropped.
+        let (tell, told) = oneshot::channel();
+        let (limiter, asks) = (self.clone(), *client);
+        tokio::spawn(async move { tell.send(limiter.reserve_here(&asks, tokens).await) });
+        match told.await {
+            Ok(told) => told,
+            Err(_) => self.reserve_here(client, tokens).await,
+        }
+    }
+
+    async fn reserve_here(&self, client: &Client, tokens: u32) -> (Verdict, Option<Reservation>) {
         let verdict = self.check_tokens(client, tokens).await;
         (verdict, (verdict.outcome == Outcome::Admitted).then(|| self.reservation(client, &verdict, tokens)))
     }
@@ -54,7 +70,7 @@ impl Limiter {
         let mut began_ms = [0; APPLIED_MAX];
         let limits = &self.shared().rules.tokens.limits;
         for ((began_ms, limit), standing) in began_ms.iter_mut().zip(limits).zip(&verdict.standings) {
-            *began_ms = verdict.decided_ms.saturating_sub(limit.window_ms.saturating_sub(standing.reset_ms));
+            *began_ms = verdict.decided_ms.wrapping_sub(limit.window_ms.saturating_sub(standing.reset_ms));
         }
         let (shared, remote) = (*self.shared(), self.remote().cloned());
         Reservation { shared, remote, client: *client, tokens, settled: false, began_ms }
@@ -79,11 +95,14 @@ impl Reservation {
         }
         let now = Now::at(clock::monotonic_ms());
         let limits = &self.shared.rules.tokens.limits;
-        let ages_ms: Vec<u64> = self.began_ms.iter().map(|began_ms| now.ms.saturating_sub(*began_ms)).collect();
+        let ages_ms = self.began_ms.map(|began_ms| now.ms.wrapping_sub(began_ms));
         self.shared.table.exchange(self.client.hash(), limits, now, &ages_ms, self.tokens, used);
         let Some(remote) = self.remote.clone() else { return };
         let (plus, minus) = (used.saturating_sub(self.tokens), self.tokens.saturating_sub(used));
-        let told = limits.iter().zip(&ages_ms).flat_map(|(limit, age_ms)| settling(limit, *age_ms, plus, minus));
+        // What Redis has not heard of yet it need not give back.
+        let unheard = self.shared.carry.withdraw(self.client.hash(), limits, now, &ages_ms, minus);
+        let told = limits.iter().zip(&ages_ms).zip(&unheard);
+        let told = told.flat_map(|((limit, age_ms), unheard)| settling(limit, *age_ms, plus, minus - unheard));
         let (told, shared, client) = (told.collect::<Vec<u8>>(), self.shared, self.client);
         // Nobody waits for it; outside a runtime (a worker that ends) the reservation stands.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

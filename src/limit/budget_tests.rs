@@ -84,14 +84,8 @@ async fn the_same_in_redis_over_two_machines() {
     panic!("not settled");
 }
 
-#[tokio::test]
-async fn tokens_reserved_while_redis_is_away_are_owed_to_it() {
-    let mut server = Server::start();
-    let plan = budgeted(plan(&server, "900/minute"), "1000 per day");
-    let (limiter, shared) = machine(&plan).await;
-    let client = someone(&limiter, 1);
-    limiter.reserve(&client, 300).await.1.unwrap().settle(300);
-    server.kill();
+/// Asks for another client until Redis is known to be away.
+async fn until_open(limiter: &Arc<Limiter>, shared: &Shared) {
     until("open", || {
         let limiter = limiter.clone();
         tokio::spawn(async move {
@@ -101,12 +95,96 @@ async fn tokens_reserved_while_redis_is_away_are_owed_to_it() {
         shared.breaker().is_open()
     })
     .await;
+}
+
+#[tokio::test]
+async fn tokens_reserved_while_redis_is_away_are_owed_to_it() {
+    let mut server = Server::start();
+    let plan = budgeted(plan(&server, "900/minute"), "1000 per day");
+    let (limiter, shared) = machine(&plan).await;
+    let client = someone(&limiter, 1);
+    limiter.reserve(&client, 300).await.1.unwrap().settle(300);
+    server.kill();
+    until_open(&limiter, &shared).await;
     limiter.reserve(&client, 600).await.1.unwrap().settle(600);
     assert_eq!(limiter.reserve(&client, 101).await.0.outcome, Outcome::Refused);
     server.restart();
     until("closed", || !shared.breaker().is_open() && limiter.is_up()).await;
     assert_eq!(limiter.reserve(&client, 101).await.0.outcome, Outcome::Refused, "an empty Redis is told of all 900");
     assert!(limiter.reserve(&client, 100).await.0.admitted());
+}
+
+/// A machine that joins others finds windows that began before it was switched on.
+#[tokio::test]
+async fn a_window_older_than_the_machine_is_settled_like_any_other() {
+    let server = Server::start();
+    let (limiter, _) = machine(&budgeted(plan(&server, "900/minute"), "1000 per 180 days")).await;
+    let client = someone(&limiter, 1);
+    limiter.reserve(&client, 100).await.1.unwrap().settle(100);
+    // The same window, begun 179 days ago.
+    let keys = server.ask(&["EVAL", "return redis.call('KEYS','rl:1:*')", "0"]).await.unwrap();
+    assert!(keys.contains("rl:1:"), "{keys}");
+    let age = "for _,k in ipairs(redis.call('KEYS','rl:1:'..string.rep('?',22))) do
+        local i,s,c=struct.unpack('>I4I6I4',redis.call('GET',k))
+        redis.call('SET',k,struct.pack('>I4I6I4',i,s-179*86400000,c)) end";
+    server.ask(&["EVAL", age, "0"]).await.unwrap();
+    limiter.reset_here(&client);
+    limiter.reserve(&client, 600).await.1.unwrap().settle(10);
+    let mut turns = tokio::time::interval(std::time::Duration::from_millis(5));
+    for _ in 0..400 {
+        turns.tick().await;
+        let count = limiter.picture(&client).await["limits"].as_array().unwrap().last().unwrap()["count"].as_u64();
+        if count == Some(110) {
+            return;
+        }
+    }
+    panic!("not settled: {}", limiter.picture(&client).await);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_redis_is_asked_takes_no_tokens_along() {
+    let server = Server::start();
+    let (limiter, shared) = machine(&budgeted(plan(&server, "900/minute"), "1000 per day")).await;
+    let count = |picture: serde_json::Value| picture["limits"].as_array().unwrap().last().unwrap()["count"].as_u64();
+    for number in 0..50 {
+        let client = someone(&limiter, number);
+        let before = (server.calls().await, shared.counts().failures);
+        server.signal(nix::sys::signal::Signal::SIGSTOP);
+        let asked = tokio::time::timeout(std::time::Duration::from_millis(5), limiter.reserve(&client, 300)).await;
+        server.signal(nix::sys::signal::Signal::SIGCONT);
+        assert!(asked.is_err());
+        let mut turns = tokio::time::interval(std::time::Duration::from_millis(5));
+        for _ in 0..100 {
+            turns.tick().await;
+            // The reservation, and its return.
+            if server.calls().await >= before.0 + 2 && count(limiter.picture(&client).await) == Some(0) {
+                return;
+            }
+        }
+        // An answer that came later than 50 ms on a busy machine is another matter.
+        assert!(shared.counts().failures > before.1, "it stays reserved: {}", limiter.picture(&client).await);
+        until("closed", || !shared.breaker().is_open() && limiter.is_up()).await;
+    }
+    panic!("Redis was never in time");
+}
+
+#[tokio::test]
+async fn what_a_call_gives_back_while_redis_is_away_is_not_owed_to_it() {
+    let mut server = Server::start();
+    let (limiter, shared) = machine(&budgeted(plan(&server, "900/minute"), "1000 per day;1000 per hour")).await;
+    let client = someone(&limiter, 1);
+    limiter.reserve(&client, 100).await.1.unwrap().settle(100);
+    server.kill();
+    until_open(&limiter, &shared).await;
+    for _ in 0..20 {
+        limiter.reserve(&client, 800).await.1.expect("there is room").settle(5);
+    }
+    server.restart();
+    until("closed", || !shared.breaker().is_open() && limiter.is_up()).await;
+    assert!(limiter.reserve(&client, 700).await.0.admitted(), "200 were used");
+    let picture = limiter.picture(&client).await;
+    let counts = picture["limits"].as_array().unwrap().iter().filter(|limit| limit["window_s"].as_u64() > Some(60));
+    assert!(counts.clone().count() == 2 && counts.clone().all(|limit| limit["count"] == 900), "{picture}");
 }
 
 #[test]

@@ -49,9 +49,10 @@ impl Client {
 }
 
 /// The limiter of one worker (or of one of its threads: all that must be shared is in shared memory).
+#[derive(Clone)]
 pub struct Limiter {
     shared: Shared,
-    remote: Option<(Arc<Remote>, Scripts)>,
+    remote: Option<(Arc<Remote>, Arc<Scripts>)>,
 }
 
 /// What Redis is asked with.
@@ -69,7 +70,7 @@ impl Limiter {
             tokens: Script::reserving(&shared.rules.tokens.limits),
         };
         let remote = plan.redis.clone().map(|target| Remote::new(target, plan.redis_key.clone(), shared));
-        Limiter { shared, remote: remote.map(|remote| (Arc::new(remote), scripts())) }
+        Limiter { shared, remote: remote.map(|remote| (Arc::new(remote), Arc::new(scripts()))) }
     }
 
     /// One that never asks Redis.
@@ -278,18 +279,19 @@ impl Limiter {
         tokens: Option<u32>,
     ) -> Verdict {
         let (cost, now) = (tokens.unwrap_or(1), Now::at(clock::monotonic_ms()));
-        let mends = self.mends(client, route, now);
+        let mut mends = self.mends(client, route, now);
         let told = remote.decide(client.name(), script, tokens, &mends.bytes).await;
         let now = Now::at(clock::monotonic_ms());
         match told {
             Ok((admitted, standings)) => {
+                mends.taken = Standings::default();
                 // A budget's refusal is not remembered: what is reserved may be given back any moment.
                 self.learn(client, route, admitted || tokens.is_some(), &standings, now);
                 let outcome = self.outcome(admitted);
                 Verdict { outcome, standings, cost, ..self.verdict(route, Source::Redis, now) }
             }
             Err(_) => {
-                self.owe(client, route, &mends.taken, now);
+                drop(mends);
                 self.stand_by(client, route, now, cost)
             }
         }
@@ -356,15 +358,16 @@ impl Limiter {
     }
 
     /// What Redis must hear with the next call: nothing, as a rule, for two loads of shared words.
-    fn mends(&self, client: &Client, route: &Route, now: Now) -> Mends {
+    fn mends<'a>(&'a self, client: &'a Client, route: &'a Route, now: Now) -> Mends<'a> {
+        let mut mends = Mends { limiter: self, client, route, bytes: Vec::new(), taken: Standings::default() };
         let word = |word| self.shared.word(word).load(SeqCst);
-        let (carries, mends) = (word(Word::CarryUntil) > now.ms, word(Word::MendUntil) > now.ms);
+        let (owes, knows) = (word(Word::CarryUntil) > now.ms, word(Word::MendUntil) > now.ms);
         // Units that ride on a call that comes too late would be counted twice: they wait until calls come through.
-        if (!carries && !mends) || !self.shared.breaker().is_quiet(now.ms) {
-            return Mends::default();
+        if (!owes && !knows) || !self.shared.breaker().is_quiet(now.ms) {
+            return mends;
         }
         let held = self.shared.table.standings(client.hash, &route.limits, now);
-        let taken = self.shared.carry.take(client.hash, &route.limits, now);
+        mends.taken = self.shared.carry.take(client.hash, &route.limits, now);
         let (lost_ms, emptied_ms) = (word(Word::LostAt), word(Word::EmptiedAt));
         let mut force = false;
         let mend = |((limit, held), taken): ((&Limit, &Standing), &Standing)| {
@@ -377,9 +380,11 @@ impl Limiter {
             let known = began_ms < lost_ms.max(emptied_ms);
             Mend { extra: taken.count, floor: if known { floor } else { 0 }, age_ms }
         };
-        let mends: Vec<Mend> = route.limits.iter().zip(&held).zip(&taken).map(mend).collect();
-        let silent = mends.iter().all(|mend| mend.extra == 0 && mend.floor == 0);
-        Mends { bytes: if silent { Vec::new() } else { mending(force, &mends) }, taken }
+        let told: Vec<Mend> = route.limits.iter().zip(&held).zip(&mends.taken).map(mend).collect();
+        if told.iter().any(|mend| mend.extra > 0 || mend.floor > 0) {
+            mends.bytes = mending(force, &told);
+        }
+        mends
     }
 
     fn outcome(&self, admitted: bool) -> Outcome {
@@ -405,9 +410,19 @@ struct Refusal {
     confirmed: Option<Limit>,
 }
 
-/// See [`Limiter::mends`].
-#[derive(Default)]
-struct Mends {
+/// See [`Limiter::mends`]. What Redis did not say that it heard is owed again, also when the client left meanwhile.
+struct Mends<'a> {
+    limiter: &'a Limiter,
+    client: &'a Client,
+    route: &'a Route,
     bytes: Vec<u8>,
     taken: Standings,
+}
+
+impl Drop for Mends<'_> {
+    fn drop(&mut self) {
+        if self.taken.iter().any(|standing| standing.count > 0) {
+            self.limiter.owe(self.client, self.route, &self.taken, Now::at(clock::monotonic_ms()));
+        }
+    }
 }

@@ -152,7 +152,7 @@ pub struct Route {
 /// The plan over the words of the table.
 #[derive(PartialEq, Eq)]
 pub struct Rules {
-    /// Every limit that a word may hold.
+    /// Every limit that a word may hold, with the smallest of its numbers: the table forgets nobody who is near it.
     pub all: Vec<Limit>,
     /// See [`SCOPE_CONFIRMED`]; only with Redis.
     pub confirmed: Option<Limit>,
@@ -190,7 +190,15 @@ impl Rules {
     /// # Errors
     /// More different limits than a slot has words, or than a request is measured by.
     pub fn compile(plan: &Plan, directory: &mut [u32]) -> io::Result<Rules> {
-        let all = lay_out(plan, directory)?;
+        Rules::compile_after(&[], plan, directory)
+    }
+
+    /// The same while workers still count by `former` limits: their words are taken last.
+    ///
+    /// # Errors
+    /// As [`Rules::compile`].
+    pub fn compile_after(former: &[Limit], plan: &Plan, directory: &mut [u32]) -> io::Result<Rules> {
+        let all = lay_out(former, plan, directory)?;
         let confirmed = all.iter().copied().find(|limit| limit.id >> 24 == u32::from(SCOPE_CONFIRMED));
         let mut routes = Vec::from(Endpoint::ALL.map(|endpoint| Route::of(plan, endpoint, &all)));
         routes.extend(plan.keys.iter().map(|quotas| Route::of_key(quotas, &all)));
@@ -202,8 +210,15 @@ impl Rules {
         let allow = plan.allow.clone();
         let keys = plan.keys.clone();
         let tokens = Route::over(all.iter().filter(|limit| is_of(limit, SCOPE_TOKENS)).copied().collect());
+        let all = all.into_iter().map(|limit| limit.with_count(smallest(&limit, &routes))).collect();
         Ok(Rules { all, confirmed, routes, tokens, keys, fallback, dry_run, headers, allow, v6_prefix })
     }
+}
+
+/// Of the numbers that a limit has, its own and those of keys, the smallest.
+fn smallest(limit: &Limit, routes: &[Route]) -> u32 {
+    let same = routes.iter().flat_map(|route| &route.limits).filter(|known| known.id == limit.id);
+    same.map(|known| known.count).min().unwrap_or(limit.count)
 }
 
 /// Every quota of the plan with its scope.
@@ -228,7 +243,7 @@ pub fn limits_needed(plan: &Plan) -> usize {
     quotas(plan).len()
 }
 
-fn lay_out(plan: &Plan, directory: &mut [u32]) -> io::Result<Vec<Limit>> {
+fn lay_out(former: &[Limit], plan: &Plan, directory: &mut [u32]) -> io::Result<Vec<Limit>> {
     let quotas = quotas(plan);
     let ids: Vec<u32> = quotas.iter().map(|(scope, quota)| super::word::id(*scope, quota.window_s)).collect();
     for id in &ids {
@@ -236,8 +251,10 @@ fn lay_out(plan: &Plan, directory: &mut [u32]) -> io::Result<Vec<Limit>> {
             continue;
         }
         // A word that never held anything, else one of a limit that the plan no longer has.
-        let free = directory.iter().position(|known| *known == 0);
-        let free = free.or_else(|| directory.iter().position(|known| !ids.contains(known)));
+        let gone = |known: &u32| !ids.contains(known);
+        let unused = |known: &u32| gone(known) && former.iter().all(|limit| limit.id != *known);
+        let place = |fits: &dyn Fn(&u32) -> bool| directory.iter().position(fits);
+        let free = place(&|known| *known == 0).or_else(|| place(&unused)).or_else(|| place(&gone));
         let Some(free) = free else {
             let text = format!("{} rate limits are more than the {} that fit a client", ids.len(), directory.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
@@ -354,6 +371,23 @@ mod tests {
         assert_eq!((own.limits[0].word, minute.count), (minute.word, 10));
         assert_eq!(names(&rules, Endpoint::Auth), ["auth-minute"]);
         assert_eq!(rules.of_key(&quota::parse("1/minute").unwrap()), None);
+    }
+
+    #[test]
+    fn who_is_full_by_the_smallest_number_of_a_word_is_full_to_the_table() {
+        let key = |text: &str| quota::parse(text).unwrap();
+        let keys = vec![key("5000/day;100/week"), key("20/day;3/week"), key("7/minute")];
+        let plan = Plan { keys, ..Plan::default() };
+        let rules = Rules::compile(&plan, &mut [0; 7]).unwrap();
+        let count = |window_s: u64| {
+            let of_window = |limit: &&Limit| client_wide(limit) && limit.window_ms == window_s * 1_000;
+            rules.all.iter().find(of_window).unwrap().count
+        };
+        assert_eq!([60, 3_600, 86_400, 604_800].map(count), [7, 50, 20, 3]);
+        assert_eq!(
+            rules.route(Endpoint::Api).limits.iter().map(|limit| limit.count).collect::<Vec<_>>(),
+            [10, 50, 200]
+        );
     }
 
     #[test]

@@ -32,8 +32,18 @@ const TOKENS: Bounds = Bounds {
     wrong_count: "must allow 1 to 4,000,000,000 tokens",
     wrong_window: "must have a window of 1 minute to 180 days",
 };
-const UNITS: [(&str, u32); 6] =
-    [("month", 30 * DAY_S), ("week", 7 * DAY_S), ("day", DAY_S), ("hour", 3_600), ("minute", 60), ("second", 1)];
+/// A year is longer than any window, and is told so.
+const UNITS: [(&str, u32); 7] = [
+    ("year", 360 * DAY_S),
+    ("month", 30 * DAY_S),
+    ("week", 7 * DAY_S),
+    ("day", DAY_S),
+    ("hour", 3_600),
+    ("minute", 60),
+    ("second", 1),
+];
+/// Those that a header names multiples of.
+const PLAIN_UNITS: usize = 4;
 
 /// At most `count` admitted requests in a window of `window_s` seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,8 +121,7 @@ fn split_count(text: &str) -> Option<(&str, &str)> {
     }
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (count, rest) = text.split_at(digits);
-    let window = rest.trim_start().strip_prefix("per")?;
-    window.starts_with(char::is_whitespace).then(|| (count, window.trim()))
+    rest.trim_start().strip_prefix("per").map(|window| (count, window.trim()))
 }
 
 fn window_s(text: &str) -> Option<u64> {
@@ -137,7 +146,8 @@ impl Quota {
         match UNITS.iter().find(|unit| unit.1 == self.window_s) {
             Some((name, _)) => (*name).to_owned(),
             None => {
-                let (name, seconds) = UNITS[2..].iter().find(whole).copied().unwrap_or(("second", 1));
+                let (name, seconds) =
+                    UNITS[UNITS.len() - PLAIN_UNITS..].iter().find(whole).copied().unwrap_or(("second", 1));
                 format!("{}-{name}s", self.window_s / seconds)
             }
         }
@@ -171,6 +181,8 @@ mod tests {
         assert_eq!(one("5 / 30second"), (5, 30));
         assert_eq!(one("200 per day"), (200, 86_400));
         assert_eq!(one("1/month"), (1, 2_592_000));
+        assert_eq!((one("10perminute"), one("5 per30 seconds")), ((10, 60), (5, 30)));
+        assert!(parse("1 per year").unwrap_err().to_string().contains("180 days"));
     }
 
     #[test]
@@ -186,7 +198,6 @@ mod tests {
         for bad in [
             "ten per minute",
             "10",
-            "10 perminute",
             "10 per",
             "10 per fortnight",
             "0/minute",

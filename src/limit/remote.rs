@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! keep()    lost -> (breaker open: one worker probes, the others watch the breaker) -> connect -> hello -> up -> lost
+//!           up: each second a look whether its data still are the same, else lost
 //! decide()  up: EVALSHA, on NOSCRIPT EVAL; else an error at once
 //! ```
 //!
@@ -18,10 +19,12 @@ use crate::sys::clock;
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, cmd};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
@@ -29,6 +32,8 @@ use tokio::time::{sleep, timeout};
 pub const ANSWER_MS_MAX: u64 = 50;
 /// How often a worker without connection looks whether another one found Redis back.
 const WATCH_MS: u64 = 100;
+/// How often a connection looks whether Redis still has the data that it was made to.
+const LOOK_MS: u64 = 1_000;
 /// Prefix of all keys; the digit is the version of the records.
 const PREFIX: &str = "rl:1:";
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -46,6 +51,8 @@ const PROBE_KEY: &str = "rl:1:probe";
 struct Live {
     wire: Wire,
     secret: [u64; 2],
+    /// The random bytes that end with the data.
+    life: Vec<u8>,
     number: u64,
 }
 
@@ -104,7 +111,7 @@ impl Remote {
                 _ => Err(no_decision()),
             }
         };
-        self.answered(timeout(Duration::from_millis(ANSWER_MS_MAX), asking).await, live.number)
+        self.answered(in_time(asking).await, live.number)
     }
 
     /// Puts other counts in the place of reserved ones; `settling` is what [`super::script::settling`] made.
@@ -115,7 +122,7 @@ impl Remote {
         let Some(mut live) = self.live() else { return Err(Fault::Away) };
         let key = key_of(live.secret, name);
         let asking = ask(&mut live.wire, (self.settle.get_hash(), SETTLE), &key, (None, settling));
-        self.answered(timeout(Duration::from_millis(ANSWER_MS_MAX), asking).await, live.number).map(drop)
+        self.answered(in_time(asking).await, live.number).map(drop)
     }
 
     fn answered<T>(&self, asked: Result<RedisResult<T>, Elapsed>, number: u64) -> Result<T, Fault> {
@@ -209,9 +216,17 @@ impl Remote {
             self.shared.word(Word::Closed).fetch_add(1, SeqCst);
             tracing::info!(target: "security", event = "rate_limit_store_back", "Redis decides about rate limits again");
         }
+        let mut look_ms = clock::monotonic_ms() + jittered_ms(LOOK_MS);
         while self.is_up() && !breaker.is_open() {
             let watch = sleep(Duration::from_millis(WATCH_MS));
             tokio::select! { () = self.lost.notified() => {}, () = watch => {} }
+            if clock::monotonic_ms() >= look_ms {
+                look_ms = clock::monotonic_ms() + jittered_ms(LOOK_MS);
+                // Else machines that connect later would count under another secret than this one.
+                if lives(&mut live.wire.clone(), &live.life).await == Some(false) {
+                    break;
+                }
+            }
         }
         self.drop_live(live.number);
         self.shared.raise(Word::LostAt, clock::monotonic_ms());
@@ -222,18 +237,16 @@ impl Remote {
         let limit = Duration::from_millis(CONNECT_MS_MAX);
         let connecting = async {
             let mut wire = Wire::open(&self.target).await?;
-            let seed = hello(&mut wire).await?;
+            let seed = hello(&mut wire, self.settle.get_hash()).await?;
             let mut life = seed.clone();
-            if matches!(wire, Wire::Cluster(_)) {
-                for tag in SPREAD {
-                    life.extend(random_once(&mut wire, &format!("{LIFE_KEY}{{{tag}}}")).await?);
-                }
+            for key in lives_of(&wire).skip(1) {
+                life.extend(random_once(&mut wire, &key).await?);
             }
             Ok((wire, seed, life))
         };
         let (wire, seed, life) = timeout(limit, connecting).await.map_err(|_| Fault::Late)?.map_err(Fault::Error)?;
         self.recognise(&life);
-        Ok(Live { wire, secret: secret_of(self.key.as_deref().unwrap_or(&seed)), number })
+        Ok(Live { wire, secret: secret_of(self.key.as_deref().unwrap_or(&seed)), life, number })
     }
 
     /// A life ends with the data: another one means that Redis, or one of its masters, has lost every count.
@@ -306,12 +319,50 @@ fn call(name: &str, script: &str, key: &str, (cost, bytes): (Option<u32>, &[u8])
     call
 }
 
-/// Writes once, which a replica, a full or a loading server refuses, and learns the seed of this data.
-async fn hello(wire: &mut Wire) -> RedisResult<Vec<u8>> {
+/// Writes once, which a replica, a full or a loading server refuses, by a script, too, which not everyone may run, and
+/// learns the seed of this data. `settle` is the hash of [`SETTLE`], which finds nothing to change there.
+async fn hello(wire: &mut Wire, settle: &str) -> RedisResult<Vec<u8>> {
     let mut probe = cmd("SET");
     probe.arg(PROBE_KEY).arg(1).arg("PX").arg(1_000);
     wire.send(&probe).await?;
+    ask(wire, (settle, SETTLE), PROBE_KEY, (None, &[])).await?;
     random_once(wire, SEED_KEY).await
+}
+
+/// The keys that end with the data: the seed's, of a cluster one on each master, too.
+fn lives_of(wire: &Wire) -> impl Iterator<Item = String> + use<> {
+    let spread: &[&str] = if matches!(wire, Wire::Cluster(_)) { &SPREAD } else { &[] };
+    std::iter::once(SEED_KEY.to_owned()).chain(spread.iter().map(|tag| format!("{LIFE_KEY}{{{tag}}}")))
+}
+
+/// True while the data that `life` was read of are there; nothing when Redis does not say so.
+async fn lives(wire: &mut Wire, life: &[u8]) -> Option<bool> {
+    let looking = async {
+        let mut found = Vec::new();
+        for key in lives_of(wire) {
+            let mut read = cmd("GETRANGE");
+            read.arg(key).arg(0).arg(-1);
+            match wire.send(&read).await? {
+                Value::BulkString(bytes) => found.extend(bytes),
+                _ => return Err(RedisError::from((ErrorKind::UnexpectedReturnType, "no bytes"))),
+            }
+        }
+        Ok(found == life)
+    };
+    timeout(Duration::from_millis(CONNECT_MS_MAX), looking).await.ok()?.ok()
+}
+
+/// What comes within [`ANSWER_MS_MAX`]. An answer may be there already, and only this thread was busy: so it is looked for
+/// once more when the time is over and the connection had its turn.
+async fn in_time<T>(asking: impl Future<Output = T>) -> Result<T, Elapsed> {
+    let mut asking = pin!(asking);
+    match timeout(Duration::from_millis(ANSWER_MS_MAX), &mut asking).await {
+        Ok(answer) => Ok(answer),
+        Err(_) => {
+            yield_now().await;
+            timeout(Duration::ZERO, asking).await
+        }
+    }
 }
 
 /// The random bytes that the first who asks writes to `key`.

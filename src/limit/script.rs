@@ -7,7 +7,7 @@
 //! reply   admitted u8, then for each limit: count u32 | reset_ms u48
 //! ```
 //!
-//! A refusal writes nothing, unless it mends. The clock is Redis's own.
+//! A refusal writes nothing, unless it mends, or sets a start right. The clock is Redis's own.
 
 use super::plan::client_wide;
 use super::tally::{Standing, Standings};
@@ -196,12 +196,14 @@ end",
     )
 }
 
-/// A start in the future is another master's clock: it begins now. A window that is over begins with the next unit.
+/// A start in the future is another master's clock, or one that was set back: it begins now, which is written whatever
+/// comes of the request, else it would begin anew with each. A window that is over begins with the next unit.
 fn roll(told: &[(usize, &Limit)]) -> String {
-    each(told, "\n", |n, limit| {
+    let rolls = each(told, "\n", |n, limit| {
         let window_ms = limit.window_ms;
-        format!("if s{n}>now then s{n}=now end if c{n}==0 or now>=s{n}+{window_ms} then s{n},c{n}=now,0 end")
-    })
+        format!("if s{n}>now then s{n},early=now,1 end if c{n}==0 or now>=s{n}+{window_ms} then s{n},c{n}=now,0 end")
+    });
+    format!("local early\n{rolls}")
 }
 
 /// `p` is where the limit's part of ARGV begins, `n` its count, `w` its window.
@@ -236,7 +238,7 @@ fn decide(told: &[(usize, &Limit)], stored: &[(usize, &Limit)], cost: &Cost) -> 
     format!(
         "local ok,k=0,{units}
 if {room} then ok=1 {bump} end
-if ok==1 or {argument} then
+if ok==1 or early or {argument} then
 local till=math.max({ends})
 if #tail>0 then
 local keep={{}}

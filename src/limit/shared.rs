@@ -10,7 +10,7 @@ use super::breaker::Breaker;
 use super::name::Name;
 use super::plan::{Plan, Rules, limits_needed};
 use super::table::{Hash, LIMITS_MAX, LINE, Pressure, Table, words_needed};
-use super::word::Now;
+use super::word::{Limit, Now};
 use crate::sys::shm::Words;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -124,7 +124,7 @@ impl Shared {
     pub fn fits(file: OwnedFd, plan: &Plan) -> io::Result<()> {
         let words = Words::map(file)?;
         shape(words.words())?;
-        rules(words.words(), plan).map(drop)
+        rules(words.words(), plan, &[]).map(drop)
     }
 
     /// The same memory under another plan: counts of limits that both have are kept. Rules that are `known` are taken
@@ -133,7 +133,9 @@ impl Shared {
     /// # Errors
     /// More limits than fit a client.
     pub fn reload(&self, plan: &Plan, known: &[&'static Rules]) -> io::Result<Shared> {
-        Ok(Shared { rules: compile(self.words, plan, known)?, ..*self })
+        let (rules, numbers) = rules(self.words, plan, &self.rules.all)?;
+        self.enter(&numbers);
+        Ok(Shared { rules: kept(rules, known), ..*self })
     }
 
     fn over(words: Words, plan: &Plan) -> io::Result<Shared> {
@@ -144,7 +146,21 @@ impl Shared {
         let (table, carry) = body.split_at(table_words);
         let seed = [head[AT_SEED].load(SeqCst), head[AT_SEED + 1].load(SeqCst)];
         let (table, carry) = (Table::over(table, lines), Table::over(carry, lines));
-        Ok(Shared { words, file, table, carry, rules: compile(words, plan, &[])?, seed })
+        let (rules, numbers) = rules(words, plan, &[])?;
+        let shared = Shared { words, file, table, carry, rules: kept(rules, &[]), seed };
+        shared.enter(&numbers);
+        Ok(shared)
+    }
+
+    /// Writes down which limit each word counts for. What another limit counted in it is cleared: it would be read as
+    /// this one's. The master alone compiles, so the directory has one writer.
+    fn enter(&self, numbers: &[u32]) {
+        for (at, (cell, id)) in directory(self.words).iter().zip(numbers).enumerate() {
+            let former = cell.swap(u64::from(*id), SeqCst);
+            if former != 0 && former != u64::from(*id) {
+                [self.table, self.carry].iter().for_each(|table| table.clear(at + 1));
+            }
+        }
     }
 
     /// The client's place in the table: a keyed hash of its name.
@@ -217,10 +233,10 @@ fn shape(words: &[AtomicU64]) -> io::Result<(usize, usize)> {
     }
 }
 
-/// The rules of `plan`, and the directory that says which limit each word of a client counts for.
-fn rules(words: &[AtomicU64], plan: &Plan) -> io::Result<(Rules, Vec<u32>)> {
+/// The rules of `plan` after `former` ones, and the directory that says which limit each word of a client counts for.
+fn rules(words: &[AtomicU64], plan: &Plan, former: &[Limit]) -> io::Result<(Rules, Vec<u32>)> {
     let mut directory: Vec<u32> = directory(words).iter().map(|cell| cell.load(SeqCst) as u32).collect();
-    Ok((Rules::compile(plan, &mut directory)?, directory))
+    Ok((Rules::compile_after(former, plan, &mut directory)?, directory))
 }
 
 fn directory(words: &[AtomicU64]) -> &[AtomicU64] {
@@ -228,12 +244,10 @@ fn directory(words: &[AtomicU64]) -> &[AtomicU64] {
     &words[AT_DIRECTORY..][..(lines * LINE - 1).min(LIMITS_MAX)]
 }
 
-/// The master alone compiles, so the directory has one writer.
-fn compile(words: &[AtomicU64], plan: &Plan, known: &[&'static Rules]) -> io::Result<&'static Rules> {
-    let (rules, numbers) = rules(words, plan)?;
-    directory(words).iter().zip(numbers).for_each(|(cell, id)| cell.store(u64::from(id), SeqCst));
+/// The rules, for the process's life; where the same are `known`, those.
+fn kept(rules: Rules, known: &[&'static Rules]) -> &'static Rules {
     let same = known.iter().find(|known| ***known == rules).copied();
-    Ok(same.unwrap_or_else(|| Box::leak(Box::new(rules))))
+    same.unwrap_or_else(|| Box::leak(Box::new(rules)))
 }
 
 #[cfg(test)]
@@ -265,6 +279,27 @@ mod tests {
         let upgraded = Shared::adopt(shared.as_fd().try_clone_to_owned().unwrap(), &more).unwrap();
         assert!(!admit(&upgraded, 1_000));
         assert!(admit(&upgraded, 62_000));
+    }
+
+    #[test]
+    fn a_word_that_another_limit_had_counts_from_nothing() {
+        let plan = |default: &str, tokens: &str| Plan {
+            default: quota::parse(default).unwrap(),
+            tokens: quota::parse_tokens(tokens).unwrap(),
+            chat: vec![],
+            ..Plan::default()
+        };
+        let first = "9/40 seconds;9/50 seconds;9/60 seconds;9/2 hours;9/3 hours;9/4 hours";
+        let mut shared = Shared::create(&plan(first, "")).unwrap();
+        (0..9).for_each(|_| assert!(admit(&shared, 1_000)));
+        let others = "1/41 seconds;1/51 seconds;1/2 minutes;1/5 hours;1/6 hours";
+        for (default, tokens) in [(others, ""), ("1/3 minutes", "5/day;5/2 days;5/3 days;5/4 days;5/5 days")] {
+            shared = shared.reload(&plan(default, tokens), &[]).unwrap();
+            let (name, rules) = (shared.hash(Name::new(b'k', b"me")), shared.rules);
+            let held = shared.table.standings(name, &rules.all[..rules.all.len().min(8)], Now::at(1_001));
+            assert!(held.iter().all(|standing| standing.count == 0), "{held:?}");
+            assert!(admit(&shared, 1_001));
+        }
     }
 
     #[test]

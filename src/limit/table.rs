@@ -359,9 +359,12 @@ impl<C: Cell> Table<C> {
 
     fn overflow(&self, hash: Hash, limits: &[Limit], now: Now) -> Slot {
         let until_ms = now.ms + limits.iter().map(|limit| limit.window_ms).max().unwrap_or(0);
-        let known = self.cells[OVERFLOW_UNTIL_MS].get();
-        if known < until_ms {
-            self.cells[OVERFLOW_UNTIL_MS].replace(known, until_ms);
+        let until = &self.cells[OVERFLOW_UNTIL_MS];
+        loop {
+            let known = until.get();
+            if known >= until_ms || until.replace(known, until_ms) {
+                break;
+            }
         }
         self.bump(OVERFLOWED);
         let shared = self.shared(hash);
@@ -407,6 +410,19 @@ impl<C: Cell> Table<C> {
             let mark = self.mark(tag);
             if self.cells[at].replace(tag, mark) {
                 self.cells[at].replace(mark, if empty() { 0 } else { tag & !NONCE_MASK });
+            }
+        }
+    }
+
+    /// Clears one word of every slot. The master calls it for a word that goes to another limit.
+    pub fn clear(&self, word: usize) {
+        let slots = (0..self.slots() + OVERFLOW_SLOTS).map(|number| LINE + number * self.stride);
+        for cell in slots.filter(|_| word < self.stride).map(|at| &self.cells[at + word]) {
+            loop {
+                let seen = cell.get();
+                if seen == 0 || cell.replace(seen, 0) {
+                    break;
+                }
             }
         }
     }

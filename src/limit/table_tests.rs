@@ -81,6 +81,18 @@ fn a_request_with_a_late_clock_does_not_reset_a_window() {
 }
 
 #[test]
+fn a_worker_that_was_stopped_between_its_clock_and_its_count_begins_no_window_anew() {
+    let (table, limits) = (table(4096), limits(&[(2, 1), (3, 60), (4, 7_200)]));
+    // As long as a worker may hang before it is killed.
+    for ms in [70_000, 100_000] {
+        (0..2).for_each(|_| assert!(table.decide(client(ms), &limits, &limits, Now::at(ms)).admitted));
+        assert!(!table.decide(client(ms), &limits, &limits, Now::at(ms - 31_000)).admitted);
+        assert!(!table.decide(client(ms), &limits, &limits, Now::at(ms + 1)).admitted);
+        assert_eq!(table.standings(client(ms), &limits, Now::at(ms + 1))[1].count, 2);
+    }
+}
+
+#[test]
 fn a_million_clients_do_not_make_a_refused_one_forgotten() {
     let (table, limits) = (table(1 << 16), limits(&[(3, 60)]));
     let now = Now::at(5_000);

@@ -166,6 +166,20 @@ impl<C: Cell> Table<C> {
         }
     }
 
+    /// Takes up to `units` back from windows that began `ages_ms` ago; how many it took of each.
+    pub fn withdraw(&self, hash: Hash, limits: &[Limit], now: Now, ages_ms: &[u64], units: u32) -> [u32; APPLIED_MAX] {
+        let mut taken = [0; APPLIED_MAX];
+        let Some(slot) = self.find(hash).filter(|_| units > 0) else { return taken };
+        for ((limit, age_ms), taken) in limits.iter().zip(ages_ms).zip(&mut taken) {
+            self.update(slot, limit, now, |held| {
+                let held = held.filter(|held| same_window(limit, held.age_ms, *age_ms).is_eq());
+                *taken = held.map_or(0, |held| held.count.min(units));
+                held.map(|held| (held.age_ms, held.count - *taken))
+            });
+        }
+        taken
+    }
+
     /// True while a mark of [`Table::mark_once`] stands.
     pub fn is_marked(&self, slot: Slot, limit: &Limit, now: Now) -> bool {
         limit.read(self.word(slot, limit).get(), print_of(slot), now).is_some()
@@ -269,7 +283,7 @@ impl<C: Cell> Table<C> {
     }
 
     /// Writes what `change` makes of a word: an age and a count, or nothing.
-    fn update(&self, slot: Slot, limit: &Limit, now: Now, change: impl Fn(Option<Held>) -> Option<(u64, u32)>) {
+    fn update(&self, slot: Slot, limit: &Limit, now: Now, mut change: impl FnMut(Option<Held>) -> Option<(u64, u32)>) {
         loop {
             let cell = self.word(slot, limit);
             let seen = cell.get();

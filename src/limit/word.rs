@@ -9,8 +9,11 @@ use super::quota::Quota;
 
 /// Limits of an hour or less count their window's start in milliseconds: 28 bits of them are three days.
 const FINE_WINDOW_S_MAX: u32 = 3_600;
-/// A start so far in the future is a clock read by someone who was then held up, not an old window.
-pub const FUTURE_MS_MAX: u64 = 2_000;
+/// A start so far in the future is a clock read by someone who was then held up, not an old window. Whoever is held up
+/// for longer is killed for it, by default after 30 s.
+pub const FUTURE_MS_MAX: u64 = 60_000;
+/// Two machines may tell the beginning of one window so far apart.
+const SLACK_MS_MAX: u64 = 2_000;
 /// Ticks of a budget's window at most: a quarter of what 16 bits tell apart, so that the sweep has three windows' time.
 const WIDE_TICKS_MAX: u64 = 1 << 14;
 
@@ -181,7 +184,7 @@ impl Limit {
     /// Two beginnings of a window that are no further apart are one, told over a network: two windows of one limit begin
     /// at least its length apart.
     pub fn slack_ms(&self) -> u64 {
-        (self.window_ms / 2).min(FUTURE_MS_MAX).max(self.tick_ms())
+        (self.window_ms / 2).min(SLACK_MS_MAX).max(self.tick_ms())
     }
 
     /// How finely its windows' beginnings are known, in milliseconds.
@@ -227,8 +230,8 @@ mod tests {
         for window_s in [1, 60, 3_600, 86_400] {
             let limit = limit(window_s);
             let word = limit.write(7, Now::at(100_000), 0, 3);
-            assert_eq!(limit.read(word, 7, Now::at(98_000)).unwrap().count, 3);
-            assert_eq!(limit.read(word, 7, Now::at(97_000)), None);
+            assert_eq!(limit.read(word, 7, Now::at(40_000)).unwrap().count, 3);
+            assert_eq!(limit.read(word, 7, Now::at(39_000)), None);
         }
     }
 

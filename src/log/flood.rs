@@ -87,6 +87,15 @@ pub fn security(what: Security, client: Option<IpAddr>, fields: &[(&str, &str)])
     }
 }
 
+/// How the log names a client, by its setting: whole, hashed, or not at all.
+pub fn client_name(client: IpAddr) -> String {
+    let mut name = Vec::new();
+    if let Some(sink) = sink::current() {
+        access::write_client(sink.client, Some(client), &mut name);
+    }
+    String::from_utf8_lossy(&name).into_owned()
+}
+
 /// Logs the sums of floods whose time has come.
 pub(super) fn tick() {
     let due = DUE_MS.load(Relaxed);

@@ -36,7 +36,7 @@ pub mod time;
 pub mod writer;
 
 pub use batch::{LINGER_MS, flush, rest};
-pub use flood::{Security, security};
+pub use flood::{Security, client_name, security};
 pub use secret::Secret;
 pub use sink::{Guard, set_level, start, start_worker};
 pub use tracing::Level;

@@ -6,8 +6,9 @@ use super::control::CallId;
 use super::control::words::Answer;
 use super::roster::{Kind, Life};
 use super::state::Event;
-use crate::limit::Limiter;
 use crate::limit::operator::Who;
+use crate::limit::{Limiter, Peer};
+use crate::log;
 use crate::sys::clock;
 use crate::worker::link::{self, ToWorker};
 use serde_json::Value;
@@ -33,6 +34,10 @@ impl Master {
         };
         let now = clock::monotonic();
         if reset {
+            let client = match &who {
+                Who::Peer(Peer::Address(address)) => log::client_name(*address),
+                Who::Peer(Peer::Unix) | Who::Key(_) => client.clone(),
+            };
             tracing::info!(target: "security", event = "rate_limit_reset", client, "an operator resets a client's limits");
         }
         let message = ToWorker::Limits { call, reset, client }.encode();

@@ -1,8 +1,8 @@
 //! An operator looks at a client's limits, and lets it begin anew.
 
-use super::storms::connected;
+use super::storms::{connected, led};
 use super::{ask, standing, used};
-use crate::support::{Redis, Server, until};
+use crate::support::{Redis, Server, pass, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::time::Duration;
@@ -30,6 +30,15 @@ fn a_client_is_shown_and_reset_in_memory() {
 }
 
 #[test]
+fn an_operators_reset_is_logged_with_the_client_as_the_log_names_clients() {
+    let server = Server::start_with(&[("LOG_CLIENT", "hashed")], &[]);
+    assert!(server.order(&["limits", "reset", "198.51.100.77"]).status.success());
+    let event = server.expect_that("the security event", |event| event["event"] == "rate_limit_reset");
+    assert!(event["client"].as_str().unwrap().starts_with("h:"), "{event}");
+    assert!(!server.text().contains("198.51.100.77"), "{}", server.text());
+}
+
+#[test]
 fn who_is_nobody_is_refused_and_so_is_a_server_without_limits() {
     let server = Server::start_with(&[], &[]);
     for (client, word) in [("1.2.3", "neither an address"), ("0123456789ab", "no key")] {
@@ -48,18 +57,22 @@ fn a_reset_reaches_redis_and_the_other_machine_within_seconds() {
     let limits = [("REDIS_URL", redis.url()), ("RATE_LIMIT_DEFAULT", "3/day".to_owned())];
     let limits = limits.each_ref().map(|(name, value)| (*name, value.as_str()));
     let (one, other) = (connected(&limits, &[&redis]), connected(&limits, &[&redis]));
-    let client = "198.51.100.9";
-    (0..4).for_each(|_| _ = ask(&one, client));
-    assert_eq!((ask(&one, client).status, ask(&other, client).status), (429, 429));
-    assert_eq!(used(&standing(&other, client), "day"), 3);
-    // Windows that begin within two seconds are taken for one.
-    std::thread::park_timeout(Duration::from_millis(2_100));
-    let reset = one.order(&["limits", "reset", client]);
-    assert!(reset.status.success(), "{reset:?}");
-    assert_eq!(ask(&one, client).status, 404, "at once where it was done");
-    // The other one remembers its refusal, and asks again every five seconds.
-    until("the other machine to hear of it", || ask(&other, client).status == 404);
-    assert_eq!(used(&standing(&one, client), "day"), 2);
+    let (told, known, again, used) = led(&[&one, &other], |time| {
+        let client = &format!("198.51.100.{time}");
+        (0..4).for_each(|_| _ = ask(&one, client));
+        let told = (ask(&one, client).status, ask(&other, client).status);
+        let known = used(&standing(&other, client), "day");
+        // Windows that begin within two seconds are taken for one.
+        pass(Duration::from_millis(2_100));
+        let reset = one.order(&["limits", "reset", client]);
+        assert!(reset.status.success(), "{reset:?}");
+        let again = ask(&one, client).status;
+        // The other one remembers its refusal, and asks again every five seconds.
+        until("the other machine to hear of it", || ask(&other, client).status == 404);
+        (told, known, again, used(&standing(&one, client), "day"))
+    });
+    assert_eq!((told, known), ((429, 429), 3));
+    assert_eq!((again, used), (404, 2), "at once where it was done");
 }
 
 #[test]

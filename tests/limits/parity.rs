@@ -1,16 +1,16 @@
 //! Beside flask-limiter: in `replace` mode the same schedule gets the same statuses.
 
-use crate::support::{Server, Upstream, Way, post, python_with};
+use crate::support::{Server, Upstream, Way, pass, post, python_with};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The original's limits in small: an endpoint's own replace the defaults.
 const FLASK: &str = r#"
-from flask import Flask
+from flask import Flask, request
 from flask_limiter import Limiter
 app = Flask(__name__)
-limiter = Limiter(lambda: "one", app=app, default_limits=["4 per 2 seconds", "7 per 5 seconds"], storage_uri="memory://")
+limiter = Limiter(lambda: request.headers["X-Forwarded-For"], app=app, default_limits=["4 per 2 seconds", "7 per 5 seconds"], storage_uri="memory://")
 @app.route("/api/context/mode")
 def mode():
     return "ok"
@@ -86,29 +86,44 @@ fn the_same_schedule_gets_the_same_statuses_as_from_flask_limiter() {
         &[],
     );
     let theirs = format!("127.0.0.1:{}", port.trim());
+    // On a machine so busy that it comes late the schedule says nothing any more: then another client begins it anew.
+    let differs = (0..10).find_map(|time| differences([&server.address, &theirs], &format!("198.51.100.{time}")));
+    let _ = flask.kill();
+    let _ = flask.wait();
+    match differs {
+        Some(differs) => assert!(differs.is_empty(), "when, what, ours and theirs: {differs:?}"),
+        None => eprintln!("skipped: this machine is too busy for a schedule in tenths of a second"),
+    }
+}
+
+/// How late a request may be answered: the next window's end is a tenth of a second away.
+const LATE_MAX: Duration = Duration::from_millis(80);
+
+/// What was answered in different ways; nothing when a request came too late.
+fn differences(addresses: [&str; 2], client: &str) -> Option<Vec<(u64, char, [u16; 2])>> {
     let (began, mut differs) = (Instant::now(), Vec::new());
     for (tenths, what) in SCHEDULE {
         let due = began + Duration::from_millis(tenths * 100);
-        while let Some(left) = due.checked_duration_since(Instant::now()) {
-            std::thread::park_timeout(left);
+        pass(due.saturating_duration_since(Instant::now()));
+        let statuses = addresses.map(|address| status(address, client, what));
+        if due.elapsed() > LATE_MAX {
+            return None;
         }
-        let statuses = [&server.address, &theirs].map(|address| status(address, what));
         if statuses[0] != statuses[1] {
             differs.push((tenths, what, statuses));
         }
     }
-    let _ = flask.kill();
-    let _ = flask.wait();
-    assert!(differs.is_empty(), "when, what, ours and theirs: {differs:?}");
+    Some(differs)
 }
 
-fn status(address: &str, what: char) -> u16 {
+fn status(address: &str, client: &str, what: char) -> u16 {
     let request = match what {
         'c' => post("/api/chat", r#"{"message":"x","context_mode":"fresh"}"#),
         'i' => post("/api/initialize", "{}"),
         _ => "GET /api/context/mode?session_id=x HTTP/1.1\r\nHost: t\r\n\r\n".to_owned(),
     };
     let mut connection = crate::support::Connection::open(address);
-    connection.send(request.replacen("\r\n", "\r\nConnection: close\r\n", 1)).unwrap();
+    let fields = format!("\r\nConnection: close\r\nX-Forwarded-For: {client}\r\n");
+    connection.send(request.replacen("\r\n", &fields, 1)).unwrap();
     connection.head().unwrap().status
 }

@@ -60,7 +60,7 @@ fn three_masters_on_one_redis_admit_exactly_ten() {
 }
 
 /// Decisions without Redis.
-fn stood_by(servers: &[&Server]) -> u64 {
+pub fn stood_by(servers: &[&Server]) -> u64 {
     servers.iter().map(|server| server.status()["limits"]["standby"].as_u64().unwrap()).sum()
 }
 

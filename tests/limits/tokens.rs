@@ -1,6 +1,6 @@
 //! Budgets of tokens: put aside before a call, settled after it.
 
-use super::storms::connected;
+use super::storms::{connected, stood_by};
 use super::{count, standing, storm, used};
 use crate::support::{Redis, Server, Upstream, Way, post, until};
 
@@ -52,35 +52,42 @@ fn a_call_that_fails_before_its_first_word_takes_nothing_and_one_that_is_too_lar
 
 #[test]
 fn calls_at_once_never_reserve_more_than_the_budget_in_memory_and_in_redis() {
-    let redis = Redis::start();
-    let url = redis.url();
-    for redis in [None, Some(&redis)] {
-        let upstream = Upstream::start(Way::Held);
-        let tokens = ("RATE_LIMIT_TOKENS", "1000 per day");
-        let variables = [&WIDE[..], &[("CHAT_UPSTREAM", upstream.url.as_str()), tokens]].concat();
-        let server = match redis {
-            None => Server::start_with(&variables, &[]),
-            Some(redis) => connected(&[&variables[..], &[("REDIS_URL", url.as_str())]].concat(), &[redis]),
-        };
-        let address = server.address.clone();
-        let statuses = std::thread::scope(|scope| {
-            let storming = scope.spawn(|| storm(&[&address], 40, &post("/api/chat", ASK)));
-            // Three of 257 fit; their replies are held until all others were refused.
-            for _ in 0..3 {
-                upstream.requests.recv_timeout(crate::support::LIMIT).unwrap();
-            }
-            until("the others' refusal", || {
-                let text = server.text();
-                text.matches(r#""status":429"#).count() >= 37
-            });
-            upstream.release();
-            storming.join().unwrap()
+    assert!(led_by(None));
+    // Redis whose answer takes more than its 50 ms on a busy machine is stood in for: then it is done again.
+    assert!((0..10).any(|_| led_by(Some(&Redis::start()))), "Redis was never reached in time");
+}
+
+/// Forty at once; false when Redis did not decide about all of them.
+fn led_by(redis: Option<&Redis>) -> bool {
+    let upstream = Upstream::start(Way::Held);
+    let variables =
+        [&WIDE[..], &[("CHAT_UPSTREAM", upstream.url.as_str()), ("RATE_LIMIT_TOKENS", "1000 per day")]].concat();
+    let url = redis.map(Redis::url).unwrap_or_default();
+    let server = match redis {
+        None => Server::start_with(&variables, &[]),
+        Some(redis) => connected(&[&variables[..], &[("REDIS_URL", url.as_str())]].concat(), &[redis]),
+    };
+    let address = server.address.clone();
+    let alone = || redis.is_some() && stood_by(&[&server]) > 0;
+    let statuses = std::thread::scope(|scope| {
+        let storming = scope.spawn(|| storm(&[&address], 40, &post("/api/chat", ASK)));
+        // Three of 257 fit; their replies are held until all others were refused.
+        let mut called = 0;
+        until("three calls", || {
+            called += upstream.requests.try_iter().count();
+            called >= 3 || alone()
         });
-        assert_eq!((count(&statuses, 200), count(&statuses, 429)), (3, 37));
-        // What was put aside in a Redis that hears of the charge too late stays so.
-        let late = || server.status()["limits"]["redis_failures"].as_u64().unwrap() > 0;
-        until("the charges", || spent(&server) < 257 || late());
-        let refusals = server.text();
-        assert!(refusals.contains("tokens-day"), "the security event names the budget");
+        until("the others' refusal", || server.text().matches(r#""status":429"#).count() >= 37 || alone());
+        upstream.release();
+        storming.join().unwrap()
+    });
+    if alone() {
+        return false;
     }
+    assert_eq!((count(&statuses, 200), count(&statuses, 429)), (3, 37));
+    // What was put aside in a Redis that hears of the charge too late stays so.
+    let late = || server.status()["limits"]["redis_failures"].as_u64().unwrap() > 0;
+    until("the charges", || spent(&server) < 257 || late());
+    assert!(server.text().contains("tokens-day"), "the security event names the budget");
+    true
 }

@@ -29,6 +29,15 @@ use std::time::{Duration, Instant};
 /// Longest wait for anything.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
+/// Lets time go by where a client was promised something for a time. A thread that parks may be woken by what it waited for
+/// before.
+pub fn pass(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        std::thread::park_timeout(left);
+    }
+}
+
 /// Waits until `condition` holds; the looks are a few milliseconds apart.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + LIMIT;
