@@ -262,6 +262,10 @@ impl App {
             context.access.waits_for(Phase::Limit);
             self.count(endpoint, &mut context, verdict).await?;
         }
+        // Nothing is done for a request that is known to be malformed, whether its body matters or not.
+        if let Some(refusal) = context.ledger.broken_body() {
+            return Err(Fault::from(refusal));
+        }
         // hyper moves this future for every request, so what is large and rare has a place of its own.
         match found {
             Ok(Route::Health) => Ok(self.ok(Base::Api, &context, status::health(&self.chat))),

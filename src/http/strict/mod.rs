@@ -171,7 +171,7 @@ impl<S> Strict<S> {
             self.ready = self.held.len();
             self.end = End::Marked;
         } else {
-            self.ledger.refuse(refusal, 0);
+            self.ledger.refuse_body(refusal, self.scanner.requests());
             self.end = End::Broken(refusal);
         }
     }
