@@ -204,6 +204,25 @@ fn a_body_that_is_known_to_be_broken_is_refused_whatever_was_asked_for() {
     connection.end().unwrap();
 }
 
+/// hyper lets go of a stream whose request asked for an upgrade, and does not end it.
+#[test]
+fn a_client_that_would_upgrade_is_not_reset_after_its_last_answer() {
+    let server = Server::start(&[]);
+    let upgrade = "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\n";
+    for (bytes, statuses) in [
+        (format!("GET /healthz HTTP/1.1\r\nHost: t\r\n{upgrade}\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), &[200, 505][..]),
+        (format!("GET /healthz HTTP/1.1\r\nHost: t\r\n{upgrade}\r\n{}", "\n".repeat(9)), &[200, 400]),
+        (format!("PUT /healthz HTTP/1.1\r\nHost: t\r\n{upgrade}Content-Length: 200000\r\n\r\n"), &[405]),
+    ] {
+        let mut connection = server.connect();
+        connection.send([bytes.as_bytes(), &[b'x'; 100_000]].concat()).unwrap();
+        for status in statuses {
+            assert_eq!(connection.answer().unwrap().status, *status, "{bytes:?}");
+        }
+        connection.end().unwrap_or_else(|error| panic!("{bytes:?}: {error}"));
+    }
+}
+
 /// The kinds of answer that no row above makes.
 #[test]
 fn waiting_and_failing_answers_have_their_headers_too() {
