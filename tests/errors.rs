@@ -117,6 +117,7 @@ fn every_answer_has_its_headers() {
     let preflight = connection.answer().unwrap();
     assert_eq!(preflight.status, 204);
     assert!(preflight.header("access-control-allow-methods").is_some());
+    assert_eq!(preflight.header("allow"), Some("POST, OPTIONS"));
     has_headers(&preflight);
     let mut stream = server.connect();
     stream.send(post("/api/chat", r#"{"message":"x","stream":true}"#)).unwrap();

@@ -274,7 +274,7 @@ impl App {
             Ok(Route::Root) => Ok(self.root(&context)),
             Ok(Route::Page(file)) => Ok(file.response(self.base(Base::Empty, &context), context.headers)),
             Ok(Route::OpenApi) => Ok(self.ok(Base::Plain, &context, openapi::document())),
-            Ok(Route::Preflight) => Ok(self.preflight(&context)),
+            Ok(Route::Preflight(allow)) => Ok(self.preflight(&context, allow)),
             Ok(Route::Chat) => Box::pin(self.converse(body, context)).await,
             Ok(Route::Initialize) => Box::pin(self.initialize(context)).await,
             Ok(Route::ModeGet) => Box::pin(self.mode(head.uri.query(), context)).await,
@@ -317,8 +317,9 @@ impl App {
         response
     }
 
-    fn preflight(&self, context: &Context<'_>) -> Response<Body> {
+    fn preflight(&self, context: &Context<'_>, allow: &'static str) -> Response<Body> {
         let mut headers = self.base(Base::Empty, context);
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
         self.headers.preflight(&mut headers, context.headers.get(ACCESS_CONTROL_REQUEST_HEADERS));
         with(StatusCode::NO_CONTENT, headers, Body::empty())
     }
