@@ -49,6 +49,9 @@ fn every_mistake_gets_the_error_of_the_contract() {
     let mut connection = server.connect();
     connection.send(text).unwrap();
     judge(&connection.answer().unwrap(), 415, "unsupported_media_type", "application/json");
+    let coded = post("/api/chat", "{}").replace("Content-Length", "Content-Encoding: gzip\r\nContent-Length");
+    connection.send(coded).unwrap();
+    judge(&connection.answer().unwrap(), 415, "unsupported_media_type", "without a Content-Encoding");
     judge(&server.connect().get("/api/nothing").unwrap(), 404, "not_found", "GET /");
     let wrong = server.connect().get("/api/chat").unwrap();
     judge(&wrong, 405, "method_not_allowed", "POST");
