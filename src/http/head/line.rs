@@ -169,7 +169,18 @@ mod tests {
 
     #[test]
     fn hosts() {
-        for host in ["a", "a.b", "a:", "a:80", "127.0.0.1:65535", "[::1]", "[2001:db8::1.2.3.4]:8000", "my_host"] {
+        for host in [
+            "a",
+            "a.b",
+            "a:",
+            "a:80",
+            "127.0.0.1:65535",
+            "[::1]",
+            "[2001:db8::1.2.3.4]:8000",
+            "my_host",
+            "0.0.0.0=5000",
+            "a!$&'*+=b:1",
+        ] {
             assert!(is_authority(host.as_bytes()), "{host}");
         }
         for host in [
@@ -191,6 +202,8 @@ mod tests {
             "[fe80::1%25e]",
             "::1",
             "a\u{e9}",
+            "a;b",
+            "(a)",
             "a%00",
         ] {
             assert!(!is_authority(host.as_bytes()), "{host}");
