@@ -49,6 +49,9 @@ fn every_mistake_gets_the_error_of_the_contract() {
     let mut connection = server.connect();
     connection.send(text).unwrap();
     judge(&connection.answer().unwrap(), 415, "unsupported_media_type", "application/json");
+    let coded = post("/api/chat", "{}").replace("Content-Length", "Content-Encoding: gzip\r\nContent-Length");
+    connection.send(coded).unwrap();
+    judge(&connection.answer().unwrap(), 415, "unsupported_media_type", "without a Content-Encoding");
     judge(&server.connect().get("/api/nothing").unwrap(), 404, "not_found", "GET /");
     let wrong = server.connect().get("/api/chat").unwrap();
     judge(&wrong, 405, "method_not_allowed", "POST");
@@ -117,6 +120,7 @@ fn every_answer_has_its_headers() {
     let preflight = connection.answer().unwrap();
     assert_eq!(preflight.status, 204);
     assert!(preflight.header("access-control-allow-methods").is_some());
+    assert_eq!(preflight.header("allow"), Some("POST, OPTIONS"));
     has_headers(&preflight);
     let mut stream = server.connect();
     stream.send(post("/api/chat", r#"{"message":"x","stream":true}"#)).unwrap();

@@ -114,7 +114,7 @@ pub(super) fn limited(found: Result<Route, Miss>, path: &str) -> Option<Endpoint
             | Route::Root
             | Route::Page(_)
             | Route::OpenApi
-            | Route::Preflight,
+            | Route::Preflight(_),
         ) => None,
         Ok(Route::Chat | Route::Completions) => Some(Endpoint::Chat),
         Ok(Route::Initialize) => Some(Endpoint::Initialize),

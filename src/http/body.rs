@@ -13,7 +13,7 @@ use crate::board::held::Phase;
 use crate::chat::upstream::{KEEP_ALIVE, Relay, Relayed};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::convert::Infallible;
@@ -227,12 +227,15 @@ impl Intake {
     /// Reads a JSON body.
     ///
     /// # Errors
-    /// 415, 413 (told from the length alone when there is one), 503 when the worker holds too much already, 400 when
-    /// the body is malformed or breaks off, 408 when the sweeper found it too slow.
+    /// 415 (also for a compressed body), 413 (told from the length alone when there is one), 503 when the worker holds too
+    /// much already, 400 when the body is malformed or breaks off, 408 when the sweeper found it too slow.
     pub async fn json(&self, headers: &HeaderMap, body: &mut Upload, ledger: &Ledger) -> Result<Bytes, Fault> {
         if !is_json(headers) {
             let text = "Send the body as JSON, with the header Content-Type: application/json.";
             return Err(Fault::new(Code::UnsupportedMediaType, text));
+        }
+        if is_coded(headers) {
+            return Err(Fault::new(Code::UnsupportedMediaType, "Send the body as it is, without a Content-Encoding."));
         }
         let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         if announced.is_some_and(|length| length > self.bytes_max) {
@@ -325,10 +328,27 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.eq_ignore_ascii_case("application/json")
 }
 
+/// Whether the body is compressed, or something else than it is (RFC 9110, section 8.4).
+fn is_coded(headers: &HeaderMap) -> bool {
+    let plain =
+        |coding: &[u8]| matches!(coding.trim_ascii(), b"") || coding.trim_ascii().eq_ignore_ascii_case(b"identity");
+    headers.get_all(CONTENT_ENCODING).iter().any(|codings| !codings.as_bytes().split(|byte| *byte == b',').all(plain))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::HeaderValue;
+
+    #[test]
+    fn a_body_is_coded_unless_it_is_itself() {
+        let with = |codings: &[&'static str]| {
+            let pairs = codings.iter().map(|it| (CONTENT_ENCODING, HeaderValue::from_static(it)));
+            is_coded(&pairs.collect())
+        };
+        assert!(!with(&[]) && !with(&[""]) && !with(&["identity"]) && !with(&["Identity, identity"]));
+        assert!(with(&["gzip"]) && with(&["identity", "br"]) && with(&["identity, gzip"]) && with(&["x"]));
+    }
 
     #[test]
     fn json_is_told_by_its_media_type() {

@@ -151,7 +151,14 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send>(
         ended
     })
     .await;
-    let rests = ended.is_ok() && ledger.at_rest();
-    let parts = rests.then(|| connection.into_parts())?;
-    parts.read_buf.is_empty().then_some(parts.io)
+    let parts = ended.is_ok().then(|| connection.into_parts())?;
+    if ledger.at_rest() {
+        return parts.read_buf.is_empty().then_some(parts.io);
+    }
+    // After a request that would have liked an upgrade hyper gives the stream back as it is.
+    let mut stream = parts.io;
+    if !stream.is_shut() {
+        let _ = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
+    }
+    None
 }

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 /// How HTTP/2 begins when nothing was negotiated (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Of what is read ahead; a PROXY header is the longest.
-const AHEAD_BYTES_MAX: usize = 1024;
+const AHEAD_BYTES_MAX: usize = proxy::HEADER_BYTES_MAX;
 
 /// What is set.
 #[derive(Clone, Debug, Default)]

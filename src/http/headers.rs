@@ -154,12 +154,14 @@ pub fn is_traceparent(value: &[u8]) -> bool {
 /// True for an origin as a browser writes it (RFC 6454, section 6.2); `null` is everybody's who hides.
 pub fn is_origin(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.');
+    // A name may hold a `*`, but whoever writes one here means many names.
+    let odd = |byte: u8| byte.is_ascii_uppercase() || b"!$&'*+=".contains(&byte);
     let Some((scheme, authority)) = text.split_once("://") else { return false };
     !scheme.is_empty()
         && scheme.bytes().all(plain)
         && is_authority(authority.as_bytes())
         && !authority.ends_with(':')
-        && !authority.bytes().any(|byte| byte.is_ascii_uppercase())
+        && !authority.bytes().any(odd)
 }
 
 #[cfg(test)]

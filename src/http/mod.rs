@@ -262,6 +262,10 @@ impl App {
             context.access.waits_for(Phase::Limit);
             self.count(endpoint, &mut context, verdict).await?;
         }
+        // Nothing is done for a request that is known to be malformed, whether its body matters or not.
+        if let Some(refusal) = context.ledger.broken_body() {
+            return Err(Fault::from(refusal));
+        }
         // hyper moves this future for every request, so what is large and rare has a place of its own.
         match found {
             Ok(Route::Health) => Ok(self.ok(Base::Api, &context, status::health(&self.chat))),
@@ -270,7 +274,7 @@ impl App {
             Ok(Route::Root) => Ok(self.root(&context)),
             Ok(Route::Page(file)) => Ok(file.response(self.base(Base::Empty, &context), context.headers)),
             Ok(Route::OpenApi) => Ok(self.ok(Base::Plain, &context, openapi::document())),
-            Ok(Route::Preflight) => Ok(self.preflight(&context)),
+            Ok(Route::Preflight(allow)) => Ok(self.preflight(&context, allow)),
             Ok(Route::Chat) => Box::pin(self.converse(body, context)).await,
             Ok(Route::Initialize) => Box::pin(self.initialize(context)).await,
             Ok(Route::ModeGet) => Box::pin(self.mode(head.uri.query(), context)).await,
@@ -313,8 +317,9 @@ impl App {
         response
     }
 
-    fn preflight(&self, context: &Context<'_>) -> Response<Body> {
+    fn preflight(&self, context: &Context<'_>, allow: &'static str) -> Response<Body> {
         let mut headers = self.base(Base::Empty, context);
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
         self.headers.preflight(&mut headers, context.headers.get(ACCESS_CONTROL_REQUEST_HEADERS));
         with(StatusCode::NO_CONTENT, headers, Body::empty())
     }

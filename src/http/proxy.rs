@@ -4,8 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Version 1 is one line of at most so many bytes, with its CR LF.
 const LINE_BYTES_MAX: usize = 107;
-/// Version 2's addresses and what follows them; longer ones are nobody's.
-const REST_BYTES_MAX: usize = 512;
+/// Version 2's addresses and what follows them (a certificate's names, the host asked for, an id): nginx reads 4096 bytes, too.
+const REST_BYTES_MAX: usize = HEADER_BYTES_MAX - 16;
+/// The longest header.
+pub const HEADER_BYTES_MAX: usize = 4096;
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// What the first bytes of a connection are.
@@ -145,6 +147,13 @@ mod tests {
             (0x20, 0xf0, &[]),
         ] {
             assert_eq!(of(kind, family, rest), Found::Bad);
+        }
+        // As long as it may be, and longer by one.
+        for (rest, found) in [(4080, Found::Header(4096, "192.0.2.1".parse().ok())), (4081, Found::Bad)] {
+            let head = [SIGNATURE, &[0x21, 0x11, (rest >> 8) as u8, rest as u8, 192, 0, 2, 1][..]].concat();
+            let header = [&head[..], &vec![0; rest - 4]].concat();
+            assert_eq!(parse(&header), found);
+            assert!((12..16).all(|cut| parse(&header[..cut]) == Found::More));
         }
     }
 

@@ -31,8 +31,8 @@ pub enum Route {
     Completions,
     /// `GET /v1/models`
     Models,
-    /// `OPTIONS` of any known path, and of `*`, the server itself (RFC 9110, section 9.3.7).
-    Preflight,
+    /// `OPTIONS` of any known path, whose methods these are, and of `*`, the server itself (RFC 9110, section 9.3.7).
+    Preflight(&'static str),
 }
 
 impl Route {
@@ -50,7 +50,7 @@ impl Route {
             Route::Completions => tally::COMPLETIONS,
             Route::Models => 9,
             Route::OpenApi => 10,
-            Route::Preflight => tally::OTHER,
+            Route::Preflight(_) => tally::OTHER,
         }
     }
 }
@@ -84,7 +84,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Miss> {
         "/openapi.json" => (Some(Route::OpenApi), None, GET),
         "/api/initialize" => (None, Some(Route::Initialize), POST),
         "/api/context/mode" => (Some(Route::ModeGet), Some(Route::ModeSet), GET_POST),
-        "*" if *method == Method::OPTIONS => return Ok(Route::Preflight),
+        "*" if *method == Method::OPTIONS => return Ok(Route::Preflight(GET_POST)),
         _ => match File::at(path) {
             Some(file) => (Some(Route::Page(file)), None, GET),
             None => return Err(Miss::Path),
@@ -93,7 +93,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, Miss> {
     let route = match *method {
         Method::GET | Method::HEAD => get,
         Method::POST => post,
-        Method::OPTIONS => Some(Route::Preflight),
+        Method::OPTIONS => Some(Route::Preflight(allow)),
         _ => None,
     };
     route.ok_or(Miss::Method(allow))
@@ -135,8 +135,8 @@ mod tests {
         assert_eq!(find(&Method::POST, "/v1/models"), Err(Miss::Method(GET)));
         assert_eq!(find(&Method::GET, "/api/chat"), Err(Miss::Method(POST)));
         assert_eq!(find(&Method::DELETE, "/api/context/mode"), Err(Miss::Method(GET_POST)));
-        assert_eq!(find(&Method::OPTIONS, "/api/chat"), Ok(Route::Preflight));
-        assert_eq!(find(&Method::OPTIONS, "*"), Ok(Route::Preflight));
+        assert_eq!(find(&Method::OPTIONS, "/api/chat"), Ok(Route::Preflight(POST)));
+        assert_eq!(find(&Method::OPTIONS, "*"), Ok(Route::Preflight(GET_POST)));
         for path in ["/api/chat/", "/API/chat", "/api//chat", "", "*", "/api/chat%00"] {
             assert_eq!(find(&Method::POST, path), Err(Miss::Path), "{path}");
         }

@@ -45,7 +45,7 @@ impl Upload {
             return false;
         }
         // A client that waits for 100 Continue sends nothing after this answer.
-        if hint.lower() > REST_BYTES_MAX || (expects && ledger.uploads()) {
+        if hint.lower() > REST_BYTES_MAX || (expects && ledger.uploads()) || ledger.broken_body().is_some() {
             return true;
         }
         tokio::spawn(tokio::time::timeout(linger, discard(rest)));

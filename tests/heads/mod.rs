@@ -175,6 +175,54 @@ fn a_body_that_comes_behind_its_answer_leaves_the_connection_as_the_answer_says(
     assert_eq!((connection.answer().unwrap().status, connection.answer().unwrap().status), (405, 404));
 }
 
+/// Nothing is served whose body is malformed, also where nobody would read it.
+#[test]
+fn a_body_that_is_known_to_be_broken_is_refused_whatever_was_asked_for() {
+    let server = Server::start(&[]);
+    for line in
+        ["GET /healthz", "GET /", "POST /nowhere", "PUT /healthz", "OPTIONS /api/chat", "POST /api/context/mode"]
+    {
+        for chunks in ["g\r\n", "3\nabc\n0\n\n", "3\r\nabcd\r\n0\r\n\r\n", "0 \r\n\r\n", "0\r\nHost: u\r\n\r\n"] {
+            let name = format!("{line} {chunks:?}");
+            let mut connection = server.connect();
+            let head = format!("{line} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n");
+            connection
+                .send([b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n", head.as_bytes(), chunks.as_bytes(), NEXT].concat())
+                .unwrap();
+            assert_eq!(connection.answer().unwrap().status, 200, "{name}");
+            let answer = connection.answer().unwrap();
+            assert_eq!((answer.status, answer.header("connection")), (400, Some("close")), "{name}: {answer:?}");
+            has_headers(&answer);
+            connection.end().unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    }
+    // What is wrong behind a whole body is nothing of that request's.
+    let mut connection = server.connect();
+    let good = "POST /nowhere HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    connection.send(format!("{good}GET / HTTP/1.1\r\n\r\n")).unwrap();
+    assert_eq!([connection.answer().unwrap().status, connection.answer().unwrap().status], [404, 400]);
+    connection.end().unwrap();
+}
+
+/// hyper lets go of a stream whose request asked for an upgrade, and does not end it.
+#[test]
+fn a_client_that_would_upgrade_is_not_reset_after_its_last_answer() {
+    let server = Server::start(&[]);
+    let upgrade = "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\n";
+    for (bytes, statuses) in [
+        (format!("GET /healthz HTTP/1.1\r\nHost: t\r\n{upgrade}\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), &[200, 505][..]),
+        (format!("GET /healthz HTTP/1.1\r\nHost: t\r\n{upgrade}\r\n{}", "\n".repeat(9)), &[200, 400]),
+        (format!("PUT /healthz HTTP/1.1\r\nHost: t\r\n{upgrade}Content-Length: 200000\r\n\r\n"), &[405]),
+    ] {
+        let mut connection = server.connect();
+        connection.send([bytes.as_bytes(), &[b'x'; 100_000]].concat()).unwrap();
+        for status in statuses {
+            assert_eq!(connection.answer().unwrap().status, *status, "{bytes:?}");
+        }
+        connection.end().unwrap_or_else(|error| panic!("{bytes:?}: {error}"));
+    }
+}
+
 /// The kinds of answer that no row above makes.
 #[test]
 fn waiting_and_failing_answers_have_their_headers_too() {

@@ -90,6 +90,9 @@ fn plain() -> Vec<Served> {
         ),
         kept("an expectation that nobody knows", "GET /healthz HTTP/1.1\r\nHost: t\r\nExpect: miracles\r\n\r\n", 200),
         kept("a host with an empty port", "GET /healthz HTTP/1.1\r\nHost: t:\r\n\r\n", 200),
+        kept("a port that says nothing", "GET http://t:80/healthz HTTP/1.1\r\nHost: t\r\n\r\n", 200),
+        kept("the other way about", "GET https://t/healthz HTTP/1.1\r\nHost: T:443\r\n\r\n", 200),
+        kept("a host with what else a name may hold", "GET /healthz HTTP/1.1\r\nHost: 0.0.0.0=5000\r\n\r\n", 200),
         kept("a host with an underscore", "GET /healthz HTTP/1.1\r\nHost: a_b.example\r\n\r\n", 200),
         kept("a method above all", "GET /healthz HTTP/1.1\r\nHost: t\r\nX-HTTP-Method-Override: DELETE\r\n\r\n", 200),
         kept(

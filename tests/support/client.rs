@@ -122,6 +122,14 @@ impl Connection {
         matches!(self.stream.fill_buf(), Ok([]) | Err(_))
     }
 
+    /// Waits for the connection's end: an error when it was a reset, or when something else came.
+    pub fn end(&mut self) -> io::Result<()> {
+        match self.stream.fill_buf()? {
+            [] => Ok(()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
     fn line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         if self.stream.read_line(&mut line)? == 0 {

@@ -6,8 +6,9 @@ pub static TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~", true);
 /// What a path and query may hold: RFC 3986's characters, and those that clients send unencoded and `http::Uri` takes as well.
 pub static TARGET: [bool; 256] = table(b"-._~!$&'()*+,;=:@/?%[]{}|^", true);
 
-/// What a registered name or an IPv4 address in Host may hold; sub-delimiters and escapes have no use in a host of ours.
-pub static HOST: [bool; 256] = table(b"-._~", true);
+/// What a registered name or an IPv4 address in Host may hold (RFC 3986, section 3.2.2), but for escapes, and for the marks that
+/// separate values or begin a comment: `Host: a,b` is two of them to whoever folds fields.
+pub static HOST: [bool; 256] = table(b"-._~!$&'*+=", true);
 
 const fn table(marks: &[u8], alphanumeric: bool) -> [bool; 256] {
     let mut table = [false; 256];

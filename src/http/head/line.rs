@@ -7,6 +7,9 @@ use std::ops::Range;
 /// Longer than any registered method; a longer one is a scan or an attack.
 const METHOD_BYTES_MAX: usize = 32;
 
+const HTTP: &[u8] = b"http://";
+const HTTPS: &[u8] = b"https://";
+
 /// What the request line says about the rest of the head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestLine {
@@ -14,6 +17,8 @@ pub struct RequestLine {
     pub old: bool,
     /// Where in the line an absolute target's (or CONNECT's) authority stands, which Host must repeat.
     pub authority: Option<Range<usize>>,
+    /// The port that both need not write, as it is written: that of an absolute target's scheme.
+    pub default_port: &'static [u8],
 }
 
 /// Reads a request line without its CR LF (RFC 9112, section 3).
@@ -35,8 +40,14 @@ pub fn parse(line: &[u8]) -> Result<RequestLine, Refusal> {
     let (target, version) = rest.split_at(target_bytes);
     let old = old_version(&version[1..])?;
     let authority = authority(&line[..method_end], target)?;
+    let default_port: &[u8] = match authority.as_ref().map(|range| range.start) {
+        Some(scheme_bytes) if scheme_bytes == HTTP.len() => b":80",
+        Some(scheme_bytes) if scheme_bytes == HTTPS.len() => b":443",
+        _ => b"",
+    };
     let shift = method_end + 1;
-    Ok(RequestLine { old, authority: authority.map(|range| range.start + shift..range.end + shift) })
+    let authority = authority.map(|range| range.start + shift..range.end + shift);
+    Ok(RequestLine { old, authority, default_port })
 }
 
 /// Whether `authority` is `host[:port]` (RFC 3986, section 3.2) without user information, the host not empty.
@@ -49,6 +60,15 @@ pub fn is_authority(authority: &[u8]) -> bool {
         _ => span(authority, &HOST),
     };
     host_bytes > 0 && is_port(&authority[host_bytes..])
+}
+
+/// Whether two authorities are the same (RFC 9110, section 4.2.3): in any letters, with or without `default_port`.
+pub fn same_authority(one: &[u8], other: &[u8], default_port: &[u8]) -> bool {
+    let bare = |authority: &[u8]| match authority {
+        [host @ .., b':'] => host.len(),
+        _ => authority.strip_suffix(default_port).unwrap_or(authority).len(),
+    };
+    one[..bare(one)].eq_ignore_ascii_case(&other[..bare(other)])
 }
 
 /// Whether `target` is a path as a request line has it, with its query.
@@ -78,7 +98,7 @@ fn authority(method: &[u8], target: &[u8]) -> Result<Option<Range<usize>>, Refus
 }
 
 fn absolute(target: &[u8]) -> Option<Range<usize>> {
-    let scheme = [b"http://".as_slice(), b"https://"]
+    let scheme = [HTTP, HTTPS]
         .into_iter()
         .find(|scheme| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))?;
     let rest = &target[scheme.len()..];
@@ -115,7 +135,7 @@ mod tests {
     #[test]
     fn lines_that_are_taken() {
         for (line, old) in [("GET / HTTP/1.1", false), ("OPTIONS * HTTP/1.1", false), ("get /a?b=c[] HTTP/1.0", true)] {
-            assert_eq!(parse(line.as_bytes()), Ok(RequestLine { old, authority: None }), "{line}");
+            assert_eq!(parse(line.as_bytes()), Ok(RequestLine { old, authority: None, default_port: b"" }), "{line}");
         }
         let line = b"GET http://a.b:80/c HTTP/1.1";
         let range = parse(line).unwrap().authority.unwrap();
@@ -123,6 +143,30 @@ mod tests {
         let line = b"CONNECT [::1]:443 HTTP/1.1";
         let range = parse(line).unwrap().authority.unwrap();
         assert_eq!(&line[range], b"[::1]:443");
+    }
+
+    #[test]
+    fn a_port_that_says_nothing_is_none() {
+        for (target, host, same) in [
+            ("http://a/", "a", true),
+            ("http://A:80/", "a", true),
+            ("http://a/", "a:80", true),
+            ("http://a:/", "a:80", true),
+            ("https://a:443/", "a", true),
+            ("http://[::1]:80/", "[::1]", true),
+            ("http://a:443/", "a", false),
+            ("https://a:80/", "a", false),
+            ("http://a:80/", "a:81", false),
+            ("http://a:180/", "a:1", false),
+            ("http://a:80/", "b", false),
+        ] {
+            let line = format!("GET {target} HTTP/1.1");
+            let parsed = parse(line.as_bytes()).unwrap();
+            let authority = &line.as_bytes()[parsed.authority.clone().unwrap()];
+            assert_eq!(same_authority(authority, host.as_bytes(), parsed.default_port), same, "{target} {host}");
+        }
+        let connect = parse(b"CONNECT a:80 HTTP/1.1").unwrap();
+        assert!(!same_authority(b"a:80", b"a", connect.default_port));
     }
 
     #[test]
@@ -169,7 +213,18 @@ mod tests {
 
     #[test]
     fn hosts() {
-        for host in ["a", "a.b", "a:", "a:80", "127.0.0.1:65535", "[::1]", "[2001:db8::1.2.3.4]:8000", "my_host"] {
+        for host in [
+            "a",
+            "a.b",
+            "a:",
+            "a:80",
+            "127.0.0.1:65535",
+            "[::1]",
+            "[2001:db8::1.2.3.4]:8000",
+            "my_host",
+            "0.0.0.0=5000",
+            "a!$&'*+=b:1",
+        ] {
             assert!(is_authority(host.as_bytes()), "{host}");
         }
         for host in [
@@ -191,6 +246,8 @@ mod tests {
             "[fe80::1%25e]",
             "::1",
             "a\u{e9}",
+            "a;b",
+            "(a)",
             "a%00",
         ] {
             assert!(!is_authority(host.as_bytes()), "{host}");

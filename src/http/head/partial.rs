@@ -1,6 +1,7 @@
 //! A head so far: its lines are read as they come, and judged together at the end.
 
 use super::fields::Fields;
+use super::line::same_authority;
 use super::lines::{Bounds, Lines};
 use super::{Limits, Refusal, line};
 use std::ops::Range;
@@ -27,6 +28,7 @@ pub struct Partial {
 struct Line {
     old: bool,
     authority: Option<Range<usize>>,
+    default_port: &'static [u8],
 }
 
 impl Partial {
@@ -62,7 +64,7 @@ impl Partial {
             }
             let line = line::parse(&bytes[range.clone()])?;
             let authority = line.authority.map(|found| found.start + range.start..found.end + range.start);
-            self.line = Some(Line { old: line.old, authority });
+            self.line = Some(Line { old: line.old, authority, default_port: line.default_port });
             return Ok(true);
         }
         Ok(false)
@@ -86,7 +88,9 @@ impl Partial {
         match (&self.fields.host, &line.authority) {
             (None, _) if line.old => Ok(()),
             (None, _) => Err(Refusal::HostMissing),
-            (Some(host), Some(authority)) if !bytes[host.clone()].eq_ignore_ascii_case(&bytes[authority.clone()]) => {
+            (Some(host), Some(authority))
+                if !same_authority(&bytes[host.clone()], &bytes[authority.clone()], line.default_port) =>
+            {
                 Err(Refusal::HostDiffers)
             }
             _ => Ok(()),

@@ -103,6 +103,7 @@ pub struct Ledger {
     since_ms: AtomicU64,
     refusal: AtomicU8,
     marker: AtomicU64,
+    broken: AtomicU64,
     below_v1: AtomicBool,
     arrived: AtomicU64,
     answered: AtomicU64,
@@ -132,6 +133,7 @@ impl Ledger {
             since_ms: AtomicU64::new(now_ms),
             refusal: AtomicU8::new(0),
             marker: AtomicU64::new(0),
+            broken: AtomicU64::new(0),
             below_v1: AtomicBool::new(false),
             arrived: AtomicU64::new(0),
             answered: AtomicU64::new(0),
@@ -170,6 +172,13 @@ impl Ledger {
             return None;
         }
         self.refusal()
+    }
+
+    /// Why the body of the newest request that has arrived is refused, when that is known before anybody has read it; for HTTP/1,
+    /// where one follows the other.
+    pub fn broken_body(&self) -> Option<Refusal> {
+        let broken = self.broken.load(Acquire) == self.arrived.load(Relaxed);
+        self.refusal().filter(|_| broken)
     }
 
     /// True when the refused head asked for something below `/v1/`, whose errors have a shape of their own.
@@ -352,10 +361,16 @@ impl Ledger {
         self.below_v1.store(target.starts_with(b"/v1/"), Relaxed);
     }
 
-    /// `marker` is the number that the marker request will have; 0 when a body was refused and there is none.
+    /// `marker` is the number that the marker request will have.
     pub(super) fn refuse(&self, refusal: Refusal, marker: u64) {
         self.refusal.store(refusal as u8, Release);
         self.marker.store(marker, Release);
+    }
+
+    /// The same of a body, that of the request with this number.
+    pub(super) fn refuse_body(&self, refusal: Refusal, request: u64) {
+        self.refusal.store(refusal as u8, Release);
+        self.broken.store(request, Release);
     }
 
     #[inline]

@@ -111,6 +111,11 @@ impl<S> Strict<S> {
         &self.inner
     }
 
+    /// Whether our side is shut.
+    pub fn is_shut(&self) -> bool {
+        self.shut
+    }
+
     /// Passes on what is whole, keeps what is not, and replaces what is refused.
     fn take_in(&mut self, fresh: &[u8], cursor: &mut ReadBufCursor<'_>) {
         if !self.held.is_empty() {
@@ -171,7 +176,7 @@ impl<S> Strict<S> {
             self.ready = self.held.len();
             self.end = End::Marked;
         } else {
-            self.ledger.refuse(refusal, 0);
+            self.ledger.refuse_body(refusal, self.scanner.requests());
             self.end = End::Broken(refusal);
         }
     }
