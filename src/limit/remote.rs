@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::task::yield_now;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
@@ -223,7 +223,7 @@ impl Remote {
             if clock::monotonic_ms() >= look_ms {
                 look_ms = clock::monotonic_ms() + jittered_ms(LOOK_MS);
                 // Else machines that connect later would count under another secret than this one.
-                if lives(&mut live.wire.clone(), &live.life).await == Some(false) {
+                if lives(&live.wire, &live.life).await == Some(false) {
                     break;
                 }
             }
@@ -237,16 +237,15 @@ impl Remote {
         let limit = Duration::from_millis(CONNECT_MS_MAX);
         let connecting = async {
             let mut wire = Wire::open(&self.target).await?;
-            let seed = hello(&mut wire, self.settle.get_hash()).await?;
-            let mut life = seed.clone();
-            for key in lives_of(&wire).skip(1) {
-                life.extend(random_once(&mut wire, &key).await?);
-            }
-            Ok((wire, seed, life))
+            hello(&mut wire, self.settle.get_hash()).await?;
+            let lives = of_all(&wire, random_once).await?;
+            Ok((wire, lives))
         };
-        let (wire, seed, life) = timeout(limit, connecting).await.map_err(|_| Fault::Late)?.map_err(Fault::Error)?;
+        let (wire, lives) = timeout(limit, connecting).await.map_err(|_| Fault::Late)?.map_err(Fault::Error)?;
+        let seed = lives.first().map_or(&[][..], Vec::as_slice);
+        let (secret, life) = (secret_of(self.key.as_deref().unwrap_or(seed)), lives.concat());
         self.recognise(&life);
-        Ok(Live { wire, secret: secret_of(self.key.as_deref().unwrap_or(&seed)), life, number })
+        Ok(Live { wire, secret, life, number })
     }
 
     /// A life ends with the data: another one means that Redis, or one of its masters, has lost every count.
@@ -319,14 +318,13 @@ fn call(name: &str, script: &str, key: &str, (cost, bytes): (Option<u32>, &[u8])
     call
 }
 
-/// Writes once, which a replica, a full or a loading server refuses, by a script, too, which not everyone may run, and
-/// learns the seed of this data. `settle` is the hash of [`SETTLE`], which finds nothing to change there.
-async fn hello(wire: &mut Wire, settle: &str) -> RedisResult<Vec<u8>> {
+/// Writes once, which a replica, a full or a loading server refuses, by a script, too, which not everyone may run.
+/// `settle` is the hash of [`SETTLE`], which finds nothing to change there.
+async fn hello(wire: &mut Wire, settle: &str) -> RedisResult<()> {
     let mut probe = cmd("SET");
     probe.arg(PROBE_KEY).arg(1).arg("PX").arg(1_000);
     wire.send(&probe).await?;
-    ask(wire, (settle, SETTLE), PROBE_KEY, (None, &[])).await?;
-    random_once(wire, SEED_KEY).await
+    ask(wire, (settle, SETTLE), PROBE_KEY, (None, &[])).await.map(drop)
 }
 
 /// The keys that end with the data: the seed's, of a cluster one on each master, too.
@@ -336,20 +334,35 @@ fn lives_of(wire: &Wire) -> impl Iterator<Item = String> + use<> {
 }
 
 /// True while the data that `life` was read of are there; nothing when Redis does not say so.
-async fn lives(wire: &mut Wire, life: &[u8]) -> Option<bool> {
-    let looking = async {
-        let mut found = Vec::new();
-        for key in lives_of(wire) {
-            let mut read = cmd("GETRANGE");
-            read.arg(key).arg(0).arg(-1);
-            match wire.send(&read).await? {
-                Value::BulkString(bytes) => found.extend(bytes),
-                _ => return Err(RedisError::from((ErrorKind::UnexpectedReturnType, "no bytes"))),
-            }
-        }
-        Ok(found == life)
-    };
-    timeout(Duration::from_millis(CONNECT_MS_MAX), looking).await.ok()?.ok()
+async fn lives(wire: &Wire, life: &[u8]) -> Option<bool> {
+    let found = timeout(Duration::from_millis(CONNECT_MS_MAX), of_all(wire, bytes_of)).await.ok()?.ok()?;
+    Some(found.concat() == life)
+}
+
+/// What is told of each of [`lives_of`], asked at once: one after the other they take longer than a connection may,
+/// where a trip takes some milliseconds.
+async fn of_all<F>(wire: &Wire, ask: impl Fn(Wire, String) -> F) -> RedisResult<Vec<Vec<u8>>>
+where
+    F: Future<Output = RedisResult<Vec<u8>>> + Send + 'static,
+{
+    let mut asked = JoinSet::new();
+    for (number, key) in lives_of(wire).enumerate() {
+        let answer = ask(wire.clone(), key);
+        asked.spawn(async move { answer.await.map(|bytes| (number, bytes)) });
+    }
+    let mut told: Vec<(usize, Vec<u8>)> = asked.join_all().await.into_iter().collect::<RedisResult<_>>()?;
+    told.sort();
+    Ok(told.into_iter().map(|(_, bytes)| bytes).collect())
+}
+
+/// What stands at `key`, nothing when there is no such key. A command that nothing else is asked with.
+async fn bytes_of(mut wire: Wire, key: String) -> RedisResult<Vec<u8>> {
+    let mut read = cmd("GETRANGE");
+    read.arg(key).arg(0).arg(-1);
+    match wire.send(&read).await? {
+        Value::BulkString(bytes) => Ok(bytes),
+        _ => Err((ErrorKind::UnexpectedReturnType, "no bytes").into()),
+    }
 }
 
 /// What comes within [`ANSWER_MS_MAX`]. An answer may be there already, and only this thread was busy: so it is looked for
@@ -366,11 +379,11 @@ async fn in_time<T>(asking: impl Future<Output = T>) -> Result<T, Elapsed> {
 }
 
 /// The random bytes that the first who asks writes to `key`.
-async fn random_once(wire: &mut Wire, key: &str) -> RedisResult<Vec<u8>> {
+async fn random_once(mut wire: Wire, key: String) -> RedisResult<Vec<u8>> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|_| (ErrorKind::Client, "no randomness"))?;
     let mut write = cmd("SET");
-    write.arg(key).arg(&bytes).arg("NX");
+    write.arg(&key).arg(&bytes).arg("NX");
     wire.send(&write).await?;
     let mut read = cmd("GET");
     read.arg(key);

@@ -255,6 +255,8 @@ mod tests {
     use super::*;
     use crate::limit::plan::Endpoint;
     use crate::limit::quota;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
 
     fn admit(shared: &Shared, now_ms: u64) -> bool {
         let limits = &shared.rules.route(Endpoint::Chat).limits;
@@ -299,6 +301,46 @@ mod tests {
             let held = shared.table.standings(name, &rules.all[..rules.all.len().min(8)], Now::at(1_001));
             assert!(held.iter().all(|standing| standing.count == 0), "{held:?}");
             assert!(admit(&shared, 1_001));
+        }
+    }
+
+    /// Windows in seconds that reloads choose from, of each length of tick.
+    const WINDOWS: [u32; 12] = [1, 2, 5, 30, 60, 90, 600, 3_600, 3_601, 7_200, 86_400, 604_800];
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+        /// A limit that stays keeps its count; one that was away has its own or none.
+        #[test]
+        fn a_limit_counts_its_own_whatever_is_reloaded(
+            steps in prop::collection::vec((any::<bool>(), 1u16..1 << 12, 0u64..400), 1..60),
+        ) {
+            let plan = |bits: u16| {
+                let chosen = WINDOWS.into_iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1).take(6);
+                let default = chosen.map(|(_, window_s)| quota::Quota { count: 1_000, window_s }).collect();
+                Plan { default, chat: vec![], table_bytes: 1 << 16, ..Plan::default() }
+            };
+            let mut shared = Shared::create(&plan(0b1111_1100_0000)).unwrap();
+            // Of each window when it began, what it counted, and whether it was away since.
+            let mut model: HashMap<u64, (u64, u32, bool)> = HashMap::new();
+            let mut now_ms = 1_000_000;
+            for (reloads, bits, pause) in steps {
+                now_ms += pause * 100;
+                if reloads {
+                    shared = shared.reload(&plan(bits), &[]).unwrap();
+                }
+                let limits = &shared.rules.route(Endpoint::Api).limits;
+                for (window_ms, known) in &mut model {
+                    known.2 |= limits.iter().all(|limit| limit.window_ms != *window_ms);
+                }
+                prop_assert!(admit(&shared, now_ms));
+                let held = shared.table.standings(shared.hash(Name::new(b'k', b"me")), limits, Now::at(now_ms));
+                for (limit, standing) in limits.iter().zip(&held) {
+                    let known = model.entry(limit.window_ms).or_insert((now_ms, 0, false));
+                    let over = now_ms >= known.0 + limit.window_ms || (known.2 && standing.count == 1);
+                    *known = if over { (now_ms, 1, false) } else { (known.0, known.1 + 1, false) };
+                    prop_assert_eq!((limit.window_ms, standing.count), (limit.window_ms, known.1));
+                }
+            }
         }
     }
 
