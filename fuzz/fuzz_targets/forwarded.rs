@@ -19,6 +19,9 @@ fuzz_target!(|input: &[u8]| {
     let own = if kind & 1 == 0 { real.to_string() } else { format!("{real}:{}", u16::from(*kind)) };
     let seen = lines.iter().copied().chain([own.as_bytes()]);
     assert_eq!(resolve(proxy, seen.collect::<Vec<_>>().into_iter(), &trusted), stranger);
+    // The same at the end of a list.
+    let joined = [rest, b",", own.as_bytes()].concat();
+    assert_eq!(resolve(proxy, joined.split(|byte| *byte == b'\n'), &trusted), stranger);
 
     if let Peer::Address(found) = resolve(proxy, lines.iter().copied(), &trusted) {
         for prefix in [0, 48, 64, 128, 255] {

@@ -15,7 +15,8 @@ static ISSUED: LazyLock<(String, Keys)> = LazyLock::new(|| {
 fuzz_target!(|input: &[u8]| {
     let (key, keys) = &*ISSUED;
     // A key with some of its bytes changed by the input, and with what more there is of the input behind it.
-    let mut near: Vec<u8> = key.bytes().enumerate().map(|(at, byte)| byte ^ input.get(at).copied().unwrap_or(0)).collect();
+    let mut near: Vec<u8> =
+        key.bytes().enumerate().map(|(at, byte)| byte ^ input.get(at).copied().unwrap_or(0)).collect();
     near.extend_from_slice(input.get(key.len()..).unwrap_or_default());
     for presented in [input, &near] {
         let good = matches!(keys.look(presented, 1), Standing::Good(..));

@@ -13,6 +13,10 @@ fuzz_target!(|input: &[u8]| {
     }
     let (length, count) = fitting(input, 64);
     assert!(length <= input.len() && (count == 0) == (length == 0));
+    // A record that is longer than the rest may be goes alone, and does not wait for ever.
+    let whole = [&packet_head(0)[..], input].concat();
+    assert_eq!(Packet::parse(&whole).is_some_and(|packet| packet.records().next().is_some()), count > 0);
+    assert!(length <= 64 || count == 1);
     let lines = [input, b"", input];
     let mut framed = packet_head(u64::MAX).to_vec();
     for line in lines {
