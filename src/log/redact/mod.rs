@@ -13,7 +13,9 @@
 
 mod automaton;
 mod commands;
+mod csv;
 mod decode;
+mod dress;
 mod keys;
 mod leads;
 mod literals;
