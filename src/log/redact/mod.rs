@@ -6,10 +6,10 @@
 //! line with %41, \u0041, &quot; ── its shadow, decoded ── same ──┴─ merged, each becomes [REDACTED]
 //! ```
 //!
-//! Families: [`tokens`] (prefixes of [`makers`]), [`keys`] (one of [`names`] and its value; [`values`] says whether it is one),
+//! Families: [`tokens`] (prefixes of [`makers`]; of others [`unlisted`] knows the look), [`keys`] (one of [`names`] and its value; [`values`] says whether it is one),
 //! [`schemes`] (Bearer, Basic, headers, URLs), [`pem`]. Everything is linear in the line, and nothing is remembered
 //! but a [`Trail`] of a few numbers: a key's lines, a form's part, a block of YAML.
-//! Deliberately absent: entropy guesses; they take hashes, ids and pictures for secrets.
+//! Deliberately absent: entropy guesses without a name or a prefix; they take hashes, ids and pictures for secrets.
 
 mod automaton;
 mod commands;
@@ -26,6 +26,7 @@ mod schemes;
 mod text;
 mod tokens;
 mod trail;
+mod unlisted;
 mod values;
 mod wary;
 
@@ -194,6 +195,7 @@ impl Redactor {
                 return Err(if covered.contains(&at) { covered.end } else { at });
             }
         }
+        unlisted::tokens(&text, worth, |range| finds.ranges.push(Found::from(range)))?;
         Ok(text.spent())
     }
 
