@@ -4,6 +4,7 @@
 //! name ─ closing quote? ─ separator ─ opening quote? ─ value ─ is it one? (values)
 //! ```
 
+use super::dress;
 use super::leads::{self, Lead, blanks, lead};
 use super::names::{NAME_BYTES_MAX, Name, generic_name};
 use super::text::{Mix, Text, closing, find, ident, line_end, quote, run, short_run};
@@ -53,6 +54,7 @@ pub(super) fn value(text: &Text<'_>, start: usize, end: usize, strength: Strengt
         return values::secret(&text[value.clone()], Context::Entry, strength, true).then(|| value.into());
     }
     let Some(lead) = lead(text, &name) else { return leads::before(text, &name, strength).map(Found::from) };
+    let strength = if strength == Strength::Weak && name.owned(text) { Strength::Strong } else { strength };
     let lead = match (lead.context, strength) {
         (Context::Sentence, Strength::Strong) => lead,
         (Context::Sentence, _) => leads::said(text, &lead)?,
@@ -163,6 +165,9 @@ fn object(text: &Text<'_>, at: usize, strength: Strength) -> Option<Range<usize>
 /// An opening quote at `at`, perhaps behind a prefix (`b"`, `@"`, `Some("`, `String::from("`): where the inside begins,
 /// the quote, its backslashes, and whether it is the argument of a call.
 fn opening(text: &Text<'_>, at: usize) -> Option<(usize, u8, usize, bool)> {
+    if let Some((from, close, unsure)) = dress::opening(text, at) {
+        return Some((from, close, 0, unsure));
+    }
     let (mut from, mut call) = (at, false);
     for _ in 0..CALLS_MAX {
         let word = short_run(text, from, 32, |byte| ident(byte) || matches!(byte, b':' | b'.' | b'@' | b'$' | b'#'));
@@ -204,8 +209,10 @@ fn quoted(
     strength: Strength,
     call: bool,
 ) -> Option<Found> {
-    let end = closing(text, from, mark.0, mark.1).unwrap_or(text.len());
+    let closes = closing(text, from, mark.0, mark.1).map(|close| joined(text, close, mark));
+    let end = closes.unwrap_or(text.len());
     let context = match lead.context {
+        Context::Sentence if closes.is_some() && leads::states(text, lead) => Context::Quoted,
         Context::Sentence => Context::List,
         Context::List | Context::Flag | Context::Call => lead.context,
         Context::Told => Context::List,
@@ -215,7 +222,34 @@ fn quoted(
     let judged = (end - from).min(values::JUDGED_BYTES_MAX);
     let words = memchr::memchr(b' ', &text[from..from + judged]).is_some();
     text.spend(VALUE_COST + if words { values::PROSE_COST * judged } else { judged });
-    values::secret(&text[from..end], context, strength, true).then(|| (from..end).into())
+    let secret = |value: Range<usize>| values::secret(&text[value], context, strength, true);
+    match changed(text, end + mark.1, mark) {
+        Some(new) if secret(from..end) || secret(new.clone()) => Some((from..new.end).into()),
+        _ => secret(from..end).then(|| (from..end).into()),
+    }
+}
+
+/// `'it''s'`: a quote that closes and opens at once is inside, or joins two words of a shell.
+fn joined(text: &Text<'_>, close: usize, (mark, slashes): (u8, usize)) -> usize {
+    let mut end = close;
+    for _ in 0..JOINED_MAX {
+        let goes_on = mark == b'\'' && slashes == 0 && text[end..].starts_with(b"''");
+        match closing(text, end + 2, mark, slashes).filter(|_| goes_on) {
+            Some(next) => end = next,
+            None => break,
+        }
+    }
+    end
+}
+
+/// Quotes within a value.
+const JOINED_MAX: usize = 4;
+
+/// `"old" -> "new"`: the new value, behind the old one's quote at `at`.
+fn changed(text: &Text<'_>, at: usize, (mark, slashes): (u8, usize)) -> Option<Range<usize>> {
+    let rest = text.get(at + 1..)?.strip_prefix(b" -> ")?;
+    let from = at + 5 + slashes + 1;
+    (*rest.get(slashes)? == mark).then_some(from..closing(text, from, mark, slashes)?)
 }
 
 fn bare(text: &Text<'_>, at: usize, name: &Name, lead: &Lead, strength: Strength, memo: &mut Memo) -> Option<Found> {
@@ -223,10 +257,13 @@ fn bare(text: &Text<'_>, at: usize, name: &Name, lead: &Lead, strength: Strength
         return None;
     }
     if lead.context == Context::Call {
-        return enclosed(text, at, name, strength);
+        let bracketed = dress::bracketed(text, name.end).filter(|_| name.quote.is_none());
+        return bracketed.map(Found::from).or_else(|| enclosed(text, at, name, strength));
     }
-    if matches!(text.get(at), Some(b'|' | b'>')) {
-        return block(text, at);
+    match text.get(at) {
+        Some(b'|' | b'>') => return block(text, at),
+        Some(b'<') if strength != Strength::Generic => return dress::angled(text, at).map(Found::from),
+        _ => {}
     }
     let json = name.quote.is_some();
     let form = !json && matches!(lead.context, Context::Tight | Context::Entry);
@@ -255,6 +292,11 @@ fn bare(text: &Text<'_>, at: usize, name: &Name, lead: &Lead, strength: Strength
     let context =
         if json && !matches!(lead.context, Context::Sentence | Context::Told) { Context::Loose } else { lead.context };
     let wrap = name.quote;
+    // What a sentence says of `access_token` is no id.
+    let context = match context {
+        Context::Told if name.compound(text) && values::long_id(word) => Context::Tight,
+        _ => context,
+    };
     values::secret(word, context, strength, alone).then_some(Found { range: at..end, wrap })
 }
 

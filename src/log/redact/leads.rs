@@ -1,7 +1,8 @@
 //! What stands between a name and its value: separators of programs and files, words of sentences, markup of documents.
 
+use super::dress;
 use super::names::Name;
-use super::text::{Mix, Text, alnum, closing, find, ident, line_end_before, quote, run, short_run};
+use super::text::{Mix, Text, alnum, closing, find, ident, line_end_before, quote, run, short_run, url_safe};
 use super::values::{self, Context, Strength};
 use std::ops::Range;
 
@@ -26,7 +27,7 @@ pub(super) fn lead(text: &Text<'_>, name: &Name) -> Option<Lead> {
         return Some(Lead { at: name.end + 1, context: Context::Tight });
     }
     if name.named(text) {
-        return named_value(text, name);
+        return named_value(text, name).or_else(|| doubled(text, name.end));
     }
     if let Some(at) = attributed(text, name) {
         return Some(Lead { at, context: Context::Tight });
@@ -51,7 +52,10 @@ pub(super) fn lead(text: &Text<'_>, name: &Name) -> Option<Lead> {
     };
     match rest {
         [b'=', b'=' | b'~', ..] => compared(text, at),
-        [b':', b':', ..] => None,
+        [b':', b':', ..] => doubled(text, at),
+        [b'T' | b't', b'O' | b'o', b' ', mark, ..] if spaced && quote(*mark) => {
+            Some(Lead { at: at + 3, context: Context::List })
+        }
         [b'=', b'>', ..] | [b':', b'=', ..] => tight(2),
         [b'=', ..] => tight(1),
         [b':', ..] => typed(text, at).or_else(|| tight(1)),
@@ -95,6 +99,9 @@ fn called(text: &Text<'_>, name: &Name, at: usize) -> Option<Lead> {
     let lead = |at, context| Some(Lead { at, context });
     match text.get(at)? {
         b'(' if at == name.end && name.quote.is_none() => lead(inside, Context::Call),
+        b'[' | b'{' if at == name.end && name.quote.is_none() && dress::bracketed(text, at).is_some() => {
+            lead(inside, Context::Call)
+        }
         b'{' if at == name.end && text.get(inside).is_some_and(|byte| quote(*byte)) => lead(inside, Context::Call),
         b'{' if at > name.end && name.quote.is_none() => {
             let word = short_run(text, inside, 24, ident);
@@ -113,7 +120,7 @@ fn shown(text: &Text<'_>, name: &Name, undressed: usize, at: usize) -> Option<Le
     let rest = &text[at..];
     let spaced = at > name.end;
     match rest {
-        [b'|', ..] if cell(text, name, at) => loose(at + 1),
+        [b'|', ..] if cell(text, name, at) || expanded(text, name, at) => loose(at + 1),
         [b'-', b'>', ..] if spaced => loose(at + 2),
         [b'<', b'-', b' ', ..] if spaced && name.leads_line(text) => Some(Lead { at: at + 3, context: Context::List }),
         [0xe2, 0x86, 0x92, ..] => loose(at + 3),
@@ -141,12 +148,20 @@ fn cell(text: &Text<'_>, name: &Name, bar: usize) -> bool {
         && Mix::of(&text[from..end]).random()
 }
 
+/// `password | …`: a line of a row that is shown with a column to a line.
+fn expanded(text: &Text<'_>, name: &Name, bar: usize) -> bool {
+    let from = blanks(text, bar + 1);
+    let spaced = bar > name.end && from > bar + 1;
+    name.leads_line(text) && last_word(text, from) && (spaced || dress::random_word(text, from))
+}
+
 /// What may stand around a name in a document: `**`, `</b>`.
 fn markup(text: &Text<'_>, name: &Name, at: usize) -> usize {
     let first = text.get(at);
     let before = name.begin.checked_sub(1).map(|at| text[at]);
     match (first, before) {
         (Some(b'*'), Some(b'*')) => short_run(text, at, 3, |byte| byte == b'*'),
+        (Some(b'`'), Some(b'`')) if text.get(blanks(text, at + 1)) == Some(&b'=') => at + 1,
         (Some(b'<'), Some(b'>')) if text.get(at + 1) == Some(&b'/') => tags(text, at),
         _ => at,
     }
@@ -183,6 +198,7 @@ pub(super) fn value_begins(text: &Text<'_>, name: &Name, at: usize) -> usize {
     if text.get(at..).is_some_and(|rest| rest.starts_with(b"<![CDATA[")) {
         return at + b"<![CDATA[".len();
     }
+    let at = if name.leads_line(text) { dress::past_yaml(text, at) } else { at };
     let optional = text.get(at..).is_some_and(|rest| rest.starts_with(b"Optional["));
     if optional && text[..at].trim_ascii_end().ends_with(b"=") { at + 9 } else { at }
 }
@@ -220,15 +236,20 @@ fn tuple(text: &Text<'_>, name: &Name, comma: usize) -> Option<Lead> {
     let at = blanks(text, comma + 1);
     if name.quote.is_none() {
         let braced = name.begin.checked_sub(1).is_some_and(|before| text[before] == b'{');
-        let end = short_run(text, at, 128, alnum);
+        let end = short_run(text, at, 128, |byte| url_safe(byte) || matches!(byte, b'+' | b'/' | b'='));
         let ends = matches!(text.get(end), None | Some(b',' | b'\r' | b'\n'));
-        let numbered = || Mix::of(&text[at..end]).digits > 1 && Mix::of(&text[at..end]).random();
+        let numbered = || dress::scattered(&text[at..end]);
         if ends && end - at >= 20 && numbered() && name.leads_line(text) {
             return Some(Lead { at, context: Context::Tight });
         }
         let at = if text[at..].starts_with(b"<<") { at + 2 } else { at };
         let quoted = text.get(short_run(text, at, 8, |byte| byte == b'\\')).is_some_and(|byte| quote(*byte));
         return (braced && quoted).then_some(Lead { at, context: Context::List });
+    }
+    // Of a list of headers and their values only what can be no other header.
+    let listed = || text[name.begin..name.word_end].contains(&b'-') && text.get(at).is_some_and(|byte| quote(*byte));
+    if listed() && dress::random_word(text, at + 1) {
+        return Some(Lead { at, context: Context::List });
     }
     let inner = short_run(text, at + 1, 8, |byte| byte == b'\\');
     let nested = matches!((text.get(at), text.get(inner)), (Some(b'\''), Some(b'"')) | (Some(b'"'), Some(b'\'')));
@@ -237,7 +258,14 @@ fn tuple(text: &Text<'_>, name: &Name, comma: usize) -> Option<Lead> {
 
 /// `<password kind="x">…</password>`: past the tag.
 fn attributed(text: &Text<'_>, name: &Name) -> Option<usize> {
-    let opened = name.begin.checked_sub(1).is_some_and(|before| text[before] == b'<');
+    let before = &text[name.begin.saturating_sub(24)..name.begin];
+    // The name may be one of a namespace's: `<ns:password kind="x">`.
+    let space = before.iter().rev().skip(1).take_while(|byte| ident(**byte)).count();
+    let opened = match before {
+        [.., b'<'] => true,
+        [.., b':'] => before[..before.len() - 1 - space].ends_with(b"<"),
+        _ => false,
+    };
     if !opened || name.quote.is_some() || text.get(name.end) != Some(&b' ') {
         return None;
     }
@@ -273,6 +301,18 @@ fn verb(text: &Text<'_>, at: usize) -> Lead {
     })
 }
 
+/// `name::value`, where the value is no member of anything.
+fn doubled(text: &Text<'_>, at: usize) -> Option<Lead> {
+    let follows = text[at..].starts_with(b"::") && dress::random_word(text, at + 2);
+    follows.then_some(Lead { at: at + 2, context: Context::Tight })
+}
+
+/// True when a sentence says what the name is: `the password is "…"`.
+pub(super) fn states(text: &Text<'_>, lead: &Lead) -> bool {
+    let before = text[..lead.at].trim_ascii_end();
+    [&b" is"[..], b" is:", b" was"].iter().any(|verb| before.ends_with(verb))
+}
+
 /// Several words and a colon or an equals sign, and then the value.
 fn told(text: &Text<'_>, at: usize) -> Option<Lead> {
     let end = words(text, at);
@@ -288,9 +328,7 @@ fn words(text: &Text<'_>, at: usize) -> usize {
 
 /// Of a name that is a common word only what a sentence tells counts: `my api key is …`.
 pub(super) fn said(text: &Text<'_>, lead: &Lead) -> Option<Lead> {
-    let before = text[..lead.at].trim_ascii_end();
-    let verb = before.ends_with(b" is") || before.ends_with(b" was") || before.ends_with(b" is:");
-    verb.then_some(Lead { at: lead.at, context: Context::Told })
+    states(text, lead).then_some(Lead { at: lead.at, context: Context::Told })
 }
 
 /// What may stand between a name in a sentence and its value.
@@ -341,6 +379,9 @@ pub(super) fn before(text: &Text<'_>, name: &Name, strength: Strength) -> Option
     if strength == Strength::Strong && text[..name.begin].ends_with(b" is the ") {
         return told_before(text, name.begin - b" is the ".len());
     }
+    if text[..name.begin].ends_with(b" == ") {
+        return compared_before(text, name.begin - b" == ".len(), strength);
+    }
     // Most names without a value stand in lists.
     let attribute = name.begin.checked_sub(2).is_some_and(|at| matches!(text[at], b':' | b'=' | b' ' | b'\\'));
     name.quote.filter(|_| attribute && name.named(text))?;
@@ -357,6 +398,15 @@ pub(super) fn before(text: &Text<'_>, name: &Name, strength: Strength) -> Option
     let near = beside.len() < 40 && !beside.iter().any(|byte| matches!(byte, b'{' | b'}' | b'[' | b']' | b'<' | b'>'));
     let value = mark + 1..close;
     (near && values::secret(&text[value.clone()], Context::Entry, strength, true)).then_some(value)
+}
+
+/// `"…" == config.password`: the inside of the quotes that end at `end`.
+fn compared_before(text: &Text<'_>, end: usize, strength: Strength) -> Option<Range<usize>> {
+    let mark = *text[..end].last().filter(|byte| quote(**byte))?;
+    let floor = end.saturating_sub(128);
+    text.spend((end - floor) / 8);
+    let from = floor + memchr::memrchr(mark, &text[floor..end - 1])? + 1;
+    values::secret(&text[from..end - 1], Context::List, strength, true).then_some(from..end - 1)
 }
 
 /// `… is the password`: the word that ends at `end`.

@@ -164,6 +164,9 @@ const FOREIGN: &[Foreign] = &[
     foreign("密", "碼", ""),
     foreign("パスワ", "ード", ""),
     foreign("비밀번", "호", ""),
+    foreign("비", "번", ""),
+    foreign("암", "호", ""),
+    foreign("패스워", "드", ""),
 ];
 
 /// A name in another language.

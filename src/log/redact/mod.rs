@@ -6,14 +6,16 @@
 //! line with %41, \u0041, &quot; ── its shadow, decoded ── same ──┴─ merged, each becomes [REDACTED]
 //! ```
 //!
-//! Families: [`tokens`] (prefixes of [`makers`]), [`keys`] (one of [`names`] and its value; [`values`] says whether it is one),
+//! Families: [`tokens`] (prefixes of [`makers`]; of others [`unlisted`] knows the look), [`keys`] (one of [`names`] and its value; [`values`] says whether it is one),
 //! [`schemes`] (Bearer, Basic, headers, URLs), [`pem`]. Everything is linear in the line, and nothing is remembered
 //! but a [`Trail`] of a few numbers: a key's lines, a form's part, a block of YAML.
-//! Deliberately absent: entropy guesses; they take hashes, ids and pictures for secrets.
+//! Deliberately absent: entropy guesses without a name or a prefix; they take hashes, ids and pictures for secrets.
 
 mod automaton;
 mod commands;
+mod csv;
 mod decode;
+mod dress;
 mod keys;
 mod leads;
 mod literals;
@@ -24,6 +26,7 @@ mod schemes;
 mod text;
 mod tokens;
 mod trail;
+mod unlisted;
 mod values;
 mod wary;
 
@@ -192,6 +195,7 @@ impl Redactor {
                 return Err(if covered.contains(&at) { covered.end } else { at });
             }
         }
+        unlisted::tokens(&text, worth, |range| finds.ranges.push(Found::from(range)))?;
         Ok(text.spent())
     }
 
@@ -232,7 +236,7 @@ const DOT_COST: usize = 4;
 
 /// What may be spent on looking closer, in nanoseconds: so much for a line, so much for eight of its bytes. A line of
 /// this program or of a server needs a tenth of it; whoever writes lines that need more gets them back with more missing.
-const SPENT_MIN: usize = 600;
+const SPENT_MIN: usize = 1000;
 const SPENT_EIGHT_BYTES: usize = 12;
 /// The same for a line with escapes: for undoing them, scanning the line again without them, and looking closer in both.
 const BOTH_EIGHT_BYTES: usize = 20;

@@ -1,6 +1,6 @@
 //! The names before secrets: where one begins and ends, what it is part of, and which are none.
 
-use super::text::{Text, ident, short_run};
+use super::text::{Mix, Text, ident, short_run};
 
 /// A name's longest part before the word that makes it a secret's.
 pub(super) const NAME_BYTES_MAX: usize = 64;
@@ -32,6 +32,23 @@ impl Name {
         name.end += usize::from(text.get(name.end) == Some(&b']'));
         name.end += if text[name.end..].starts_with(b"[]") { 2 } else { 0 };
         Some(name)
+    }
+
+    /// A name of several parts: `access_token`, `clientSecret`.
+    pub(super) fn compound(&self, text: &Text<'_>) -> bool {
+        let word = &text[self.begin..self.word_end];
+        let inner = || Mix::of(word).inner_upper > 0 && word.iter().any(u8::is_ascii_lowercase);
+        word.iter().any(|byte| matches!(byte, b'_' | b'-')) || inner()
+    }
+
+    /// `db_pass`, `smtpPass`: whose password it is says that it is one.
+    pub(super) fn owned(&self, text: &Text<'_>) -> bool {
+        let word = &text[self.begin..self.word_end];
+        let Some(owner) = word.len().checked_sub(4).map(|at| &word[..at]) else { return false };
+        let owner = owner.strip_suffix(b"_").or_else(|| owner.strip_suffix(b"-")).unwrap_or(owner);
+        let last = owner.iter().rposition(|byte| matches!(byte, b'_' | b'-' | b'.')).map_or(0, |at| at + 1);
+        let owner = &owner[last..];
+        word[word.len() - 4..].eq_ignore_ascii_case(b"pass") && OWNERS.iter().any(|of| owner.eq_ignore_ascii_case(of))
     }
 
     /// `--password`.
@@ -76,6 +93,15 @@ impl Name {
         }
     }
 }
+
+/// Who has a `…_pass`: other passes are those of compilers, renderers and streets.
+#[rustfmt::skip]
+const OWNERS: [&[u8]; 37] = [
+    b"user", b"usr", b"db", b"database", b"root", b"admin", b"smtp", b"imap", b"mail", b"email", b"mysql", b"pg",
+    b"postgres", b"mongo", b"redis", b"rabbitmq", b"amqp", b"ftp", b"sftp", b"ssh", b"sudo", b"ldap", b"proxy", b"http",
+    b"basic", b"auth", b"login", b"wifi", b"keystore", b"truststore", b"cert", b"pfx", b"sql", b"app", b"api", b"svc",
+    b"vpn",
+];
 
 /// What may follow the word that makes a name a secret's: `API_KEY_PROD`, `passwordValue`.
 fn suffix_end(text: &Text<'_>, at: usize) -> usize {

@@ -102,8 +102,21 @@ pub(super) fn word_begins(text: &[u8], at: usize) -> bool {
     }
     let escaped = matches!(text[last], b'n' | b'r' | b't' | b'f' | b'b') && at >= 2 && text[at - 2] == b'\\';
     let percent = at >= 3 && text[at - 3] == b'%' && text[at - 2..at].iter().all(u8::is_ascii_hexdigit);
-    escaped || percent || (at >= 6 && text[at - 6..].starts_with(b"\\u00"))
+    escaped || percent || (at >= 6 && text[at - 6..].starts_with(b"\\u00")) || coloured(text, last)
 }
+
+/// True for the `m` at `last` that ends a terminal's colour: `\x1b[31m`, or with the escape as a log shows it.
+fn coloured(text: &[u8], last: usize) -> bool {
+    if text[last] != b'm' {
+        return false;
+    }
+    let parameters = text[..last].iter().rev().take(COLOUR_BYTES_MAX);
+    let length = parameters.take_while(|byte| byte.is_ascii_digit() || **byte == b';').count();
+    text[..last - length].ends_with(b"[")
+}
+
+/// Parameters of a colour, in red, green and blue at most.
+const COLOUR_BYTES_MAX: usize = 20;
 
 /// True where a part of a name may begin: `DB_PASS`, `dbPass`, not `bypass`.
 pub(super) fn part_begins(text: &[u8], at: usize) -> bool {

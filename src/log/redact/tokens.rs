@@ -66,7 +66,7 @@ impl Shape {
         let to = end + self.run(text, end, text.len()).len();
         text.spend(to - end);
         let stop = trimmed(text, end, to);
-        let stop = if matches!(self.needs, Capitals(_)) { beside(text, stop) } else { stop };
+        let stop = if matches!(self.needs, Capitals(_)) { beside(text, stop) } else { longer(text, stop) };
         (stop - end >= self.least).then_some(start..stop)
     }
 
@@ -85,6 +85,16 @@ fn beside(text: &Text<'_>, id_end: usize) -> usize {
     if from > id_end && (40..=43).contains(&(to - from)) && every_kind(&text[from..to]) { to } else { id_end }
 }
 
+/// A token that holds what its maker's tokens do not is cut out whole, when what follows is as random.
+fn longer(text: &Text<'_>, stop: usize) -> usize {
+    if !matches!(text.get(stop), Some(b'-' | b'_')) {
+        return stop;
+    }
+    let end = run(text, stop, url_safe);
+    let part = &text[stop + 1..end];
+    if part.len() >= 8 && Mix::of(part).random() { end } else { stop }
+}
+
 /// Capitals, small letters and digits.
 fn every_kind(word: &[u8]) -> bool {
     let mix = Mix::of(word);
@@ -97,7 +107,7 @@ const HEAD_BYTES: usize = 48;
 const SMALL_BYTES_MIN: usize = 30;
 
 /// A sentence's last point or dash is not the token's.
-fn trimmed(text: &[u8], from: usize, to: usize) -> usize {
+pub(super) fn trimmed(text: &[u8], from: usize, to: usize) -> usize {
     let tail = text[from..to].iter().rev().take_while(|byte| matches!(byte, b'.' | b'-' | b'/')).count();
     to - tail
 }
@@ -133,7 +143,7 @@ const LONG: usize = 4096;
 
 pub(super) const INFIXES: &[Infix] = &[
     Infix { word: ":APA91b", alphabet: URL_SAFE, before: (11, 11), after: (40, LONG), head: any },
-    Infix { word: ":AA", alphabet: URL_SAFE, before: (8, 10), after: (30, 40), head: u8::is_ascii_digit },
+    Infix { word: ":AA", alphabet: URL_SAFE, before: (8, 10), after: (30, 48), head: u8::is_ascii_digit },
     Infix { word: "Q~", alphabet: DOTTED | TILDE, before: (4, 4), after: (28, 40), head: any },
     Infix { word: ".atlasv1.", alphabet: URL_SAFE, before: (14, 14), after: (20, LONG), head: any },
     Infix { word: "T3BlbkFJ", alphabet: URL_SAFE, before: (8, LONG), after: (8, LONG), head: any },
@@ -210,6 +220,7 @@ pub(super) const EXACT: &[(&str, &[(u16, usize)])] = &[
     ("test_", &[(ALNUM, 35)]),
     ("pk_", &[(ALNUM, 34)]),
     ("pk_", &[(DIGIT, 8), (UNDERSCORE, 1), (ALNUM, 32)]),
+    ("pk_", &[(DIGIT, 9), (UNDERSCORE, 1), (ALNUM, 32)]),
     ("key_", &[(ALNUM, 64)]),
     ("4b1d", &[(ALNUM, 38)]),
     ("YCA", &[(URL_SAFE, 37)]),

@@ -3,13 +3,15 @@
 use super::keys::Found;
 use super::text::{ident, quote};
 use super::values::JUDGED_BYTES_MAX;
-use super::{Finds, Redactor, pem};
+use super::{Finds, Redactor, csv, pem};
 use std::io::{self, BufRead, Read, Write};
 
 /// A private key has no more lines than this (4096 bits: 51; with headers and room).
 const KEY_LINES_MAX: u16 = 128;
 /// Lines between the head of a form's part and its value.
 const PART_LINES_MAX: u8 = 3;
+/// Lines of a variable's block before its default.
+const DEFAULT_LINES_MAX: u8 = 6;
 /// A longer line is taken in pieces, cut at a blank.
 const LINE_BYTES_MAX: u64 = 256 * 1024;
 
@@ -39,6 +41,10 @@ enum Open {
     Entry,
     /// `password: |`, indented so far.
     Block(u16),
+    /// `variable "API_TOKEN" {`: so many lines more may be `default = …`.
+    Default(u8),
+    /// `name,password,role`: the lines that follow have so many commas, and so many before the secret.
+    Column(u8, u8),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +119,11 @@ impl Trail {
             Open::Head(lines @ 1..) if trimmed.contains(&b':') => Open::Head(lines - 1),
             Open::Value => {
                 // A word of its own, or a part of a form, which may hold blanks.
-                let typed = if trimmed.starts_with(b"string(") { memchr::memchr(b' ', trimmed) } else { None };
+                let typed = match trimmed {
+                    [b'<', b'a'..=b'z', ..] => memchr::memchr(b'>', trimmed),
+                    _ if trimmed.starts_with(b"string(") => memchr::memchr(b' ', trimmed),
+                    _ => None,
+                };
                 let (from, trimmed) = typed.map_or((from, trimmed), |at| (from + at + 1, &trimmed[at + 1..]));
                 let quoted = usize::from(trimmed.first().is_some_and(|byte| quote(*byte)));
                 let value = &trimmed[quoted..];
@@ -136,6 +146,21 @@ impl Trail {
                 }
                 Open::Nothing
             }
+            Open::Default(lines @ 1..) if trimmed != b"}" => {
+                let value = assigned(trimmed, b"default").filter(|value| redactor.takes(self.name(), QUOTED, value));
+                if let Some(value) = value {
+                    let end = from + trimmed.len() - memchr::memrchr(b'"', trimmed).map_or(0, |at| trimmed.len() - at);
+                    cover(finds, end - value.len(), end);
+                }
+                Open::Default(lines - 1)
+            }
+            Open::Column(commas, before) if memchr::memchr_iter(b',', line).count() == usize::from(commas) => {
+                let cell = csv::cell(line, before.into());
+                if redactor.takes(self.name(), QUOTED, &line[cell.clone()]) {
+                    cover(finds, cell.start, cell.end);
+                }
+                self.open
+            }
             Open::Block(outer) if trimmed.is_empty() || from > usize::from(outer) => {
                 cover(finds, from, from + trimmed.len());
                 Open::Block(outer)
@@ -156,8 +181,13 @@ impl Trail {
                 let indent = line.iter().take_while(|byte| **byte == b' ').count();
                 (Open::Block(indent as u16), block_name(trimmed))
             }
+            Some(b'>') if trimmed.ends_with(b"</key>") => (Open::Value, element_text(trimmed)),
             Some(b':' | b'=' | b'>') => (Open::Value, last_name(trimmed)),
-            _ => (Open::Entry, entry_name(trimmed)),
+            Some(b'{') if trimmed.starts_with(b"variable ") => (Open::Default(DEFAULT_LINES_MAX), variable(trimmed)),
+            _ => match csv::header(line, |name| redactor.names_secret(name)) {
+                Some((commas, before)) => (Open::Column(commas, before), Some(&line[csv::cell(line, before.into())])),
+                None => (Open::Entry, entry_name(trimmed)),
+            },
         };
         if let Some(name) = name.filter(|name| redactor.names_secret(name)) {
             self.open = open;
@@ -235,6 +265,25 @@ fn last_name(line: &[u8]) -> Option<&[u8]> {
     let line = line.strip_suffix(b"\"").or_else(|| line.strip_suffix(b"'")).unwrap_or(line);
     let length = line.iter().rev().take(NAME_BYTES_MAX).take_while(|byte| ident(**byte) || **byte == b'.').count();
     (length > 0).then(|| &line[line.len() - length..])
+}
+
+/// The text of a line's last element: `<key>password</key>`.
+fn element_text(line: &[u8]) -> Option<&[u8]> {
+    let text = &line[..memchr::memrchr(b'<', line)?];
+    Some(&text[memchr::memrchr(b'>', text)? + 1..])
+}
+
+/// The name in `variable "API_TOKEN" {`.
+fn variable(line: &[u8]) -> Option<&[u8]> {
+    let name = &line[memchr::memchr(b'"', line)? + 1..];
+    Some(&name[..memchr::memchr(b'"', name)?])
+}
+
+/// The inside of the quotes in `default = "…"`.
+fn assigned<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let value = line.strip_prefix(name)?.trim_ascii_start().strip_prefix(b"=")?.trim_ascii_start();
+    let inside = value.strip_prefix(b"\"")?;
+    Some(&inside[..memchr::memchr(b'"', inside)?])
 }
 
 /// Copies `input` to `output` without its secrets. Memory stays below a few hundred KiB whatever comes in.

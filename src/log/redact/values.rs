@@ -102,6 +102,12 @@ fn told_id(value: &[u8], mix: Mix) -> bool {
         || value.contains(&b'@') && value.contains(&b'.')
 }
 
+/// 32 hexadecimal digits or more, perhaps in groups.
+pub(super) fn long_id(value: &[u8]) -> bool {
+    let hexadecimal = value.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-');
+    hexadecimal && value.len() >= 32 && Mix::of(value).digits > 2
+}
+
 /// So much of a value shows what it is.
 pub(super) const JUDGED_BYTES_MAX: usize = 160;
 
@@ -175,6 +181,7 @@ fn placeholder(value: &[u8]) -> bool {
         b'$' => {
             matches!(value.get(1), Some(b'{' | b'(')) || value[1..].iter().all(|byte| alnum(*byte) || *byte == b'_')
         }
+        b'{' if value.starts_with(b"{{") => value.iter().all(|byte| of_templates(*byte)),
         b'{' => {
             let name = value[1..].iter().take_while(|byte| alnum(**byte) || matches!(byte, b'_' | b'.')).count();
             matches!(value.get(name + 1), None | Some(b'{' | b'}' | b'!' | b':'))
@@ -184,6 +191,11 @@ fn placeholder(value: &[u8]) -> bool {
     let filler = value.iter().all(|byte| *byte == first || matches!(byte, b'-' | b'.' | b' '));
     let yours = value.len() > 5 && value[..4].eq_ignore_ascii_case(b"your") && !alnum(value[4]);
     template || yours || (filler && (value.len() > 2 || !alnum(first))) || empty_word(value)
+}
+
+/// What `{{ .Values.password | quote }}` is made of.
+fn of_templates(byte: u8) -> bool {
+    alnum(byte) || matches!(byte, b'{' | b'}' | b'_' | b'.' | b' ' | b'|' | b'$' | b'-' | b'"' | b'\'' | b',' | b':')
 }
 
 /// A word that says there is none, or of what kind it is, or that goes on as a sentence.
@@ -287,7 +299,8 @@ fn echo(head: &[u8], mix: Mix) -> bool {
     let last = &last[..last.iter().rposition(|byte| !byte.is_ascii_digit()).map_or(0, |at| at + 1)];
     let mix = if last.len() < head.len() && mix.digits <= 2 { Mix::of(last) } else { mix };
     let ends = |word: &&[u8]| last.len() >= word.len() && last[last.len() - word.len()..].eq_ignore_ascii_case(word);
-    mix.digits == 0 && mix.symbols == 0 && ECHOES.iter().any(ends)
+    let chosen = || CHOSEN.iter().any(|word| last.eq_ignore_ascii_case(word));
+    mix.digits == 0 && mix.symbols == 0 && ECHOES.iter().any(ends) && !chosen()
 }
 
 /// `/etc/ssl/private/key.pem`
@@ -295,6 +308,18 @@ fn path(value: &[u8], mix: Mix) -> bool {
     let rooted = [&b"/"[..], b"./", b"../", b"~/"].iter().any(|root| value.starts_with(root));
     rooted && mix.digits == 0 && mix.inner_upper == 0 && !value.iter().any(|byte| matches!(byte, b'+' | b'=' | b'!'))
 }
+
+/// Passwords that people choose, though they end like a name.
+const CHOSEN: &[&[u8]] = &[
+    b"mypassword",
+    b"testpassword",
+    b"thisismypassword",
+    b"plaintextpassword",
+    b"randompassword",
+    b"superpassword",
+    b"securepassword",
+    b"strongpassword",
+];
 
 /// Names of variables that hold what their name says.
 const ECHOES: &[&[u8]] = &[

@@ -1,0 +1,112 @@
+//! Tokens of makers that the table does not list: a short name in small letters, `_` or `-`, and behind it a long run of
+//! capitals, small letters and digits in no order that a person writes.
+//!
+//! Names of programs change from capitals to small letters a few times, hashes and ids have no capitals or no name in
+//! front, and ids with one are shorter.
+
+use super::text::{Text, run, url_safe, word_begins};
+use super::tokens::trimmed;
+use std::ops::Range;
+
+/// What follows the name is at least so long; ids of calls, messages and customers have 24 to 29.
+const TAIL_BYTES_MIN: usize = 30;
+const HEAD_BYTES_MAX: usize = 24;
+/// So many bytes of it are looked at, and between so many of them the kind changes: of random ones some twenty.
+const LOOKED_BYTES: usize = 32;
+const CHANGES_MIN: usize = 13;
+/// What it costs to pass a mark that is none.
+const MARK_COST: usize = 4;
+
+/// All of them, each mark charged to the text; or where it cost more than `worth`.
+pub(super) fn tokens(text: &Text<'_>, worth: usize, mut found: impl FnMut(Range<usize>)) -> Result<(), usize> {
+    let mut past = 0;
+    for mark in memchr::memchr2_iter(b'_', b'-', text) {
+        text.spend(MARK_COST);
+        if text.spent() > worth {
+            return Err(mark);
+        }
+        if mark < past || !far(text, mark) {
+            continue;
+        }
+        let end = run(text, mark + 1, url_safe);
+        past = end;
+        if let Some(start) = head(text, mark).filter(|_| random(&text[mark + 1..end])) {
+            found(start..trimmed(text, mark, end));
+        }
+    }
+    Ok(())
+}
+
+/// Most words end before.
+#[inline]
+fn far(text: &[u8], mark: usize) -> bool {
+    let goes_on = |steps: usize| text.get(mark + steps).is_some_and(|byte| url_safe(*byte));
+    goes_on(TAIL_BYTES_MIN) && goes_on(TAIL_BYTES_MIN / 2) && goes_on(1)
+}
+
+/// Where the name before the mark begins.
+fn head(text: &Text<'_>, mark: usize) -> Option<usize> {
+    let floor = mark.saturating_sub(HEAD_BYTES_MAX);
+    let named = |byte: &&u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || **byte == b'_';
+    let length = text[floor..mark].iter().rev().take_while(named).count();
+    text.spend(length);
+    let name = &text[mark - length..mark];
+    let hash = [&b"sha"[..], b"md5", b"blake"].iter().any(|kind| name.starts_with(kind));
+    let begins = length >= 2 && name[0].is_ascii_lowercase() && word_begins(text, mark - length);
+    (begins && !hash).then_some(mark - length)
+}
+
+/// Capitals, small letters and digits, each often, and by turns.
+fn random(tail: &[u8]) -> bool {
+    let kind = |byte: u8| match byte {
+        b'a'..=b'z' => 0,
+        b'A'..=b'Z' => 1,
+        b'0'..=b'9' => 2,
+        _ => 3,
+    };
+    let tail = &tail[..tail.len().min(LOOKED_BYTES)];
+    let mut counts = [0usize; 4];
+    tail.iter().for_each(|byte| counts[kind(*byte)] += 1);
+    let changes = tail.windows(2).filter(|pair| kind(pair[0]) != kind(pair[1])).count();
+    // In names a small letter follows a capital.
+    let abrupt = tail.windows(2).filter(|pair| kind(pair[0]) == 1 && kind(pair[1]) != 0).count();
+    let kinds = counts[0] > 3 && counts[1] > 3 && counts[2] > 1;
+    tail.len() >= TAIL_BYTES_MIN && kinds && abrupt > 2 && changes.saturating_sub(counts[3]) >= CHANGES_MIN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<&str> {
+        let mut found = Vec::new();
+        assert_eq!(tokens(&Text::new(text.as_bytes(), 0), 10_000, |range| found.push(&text[range])), Ok(()));
+        found
+    }
+
+    #[test]
+    fn a_name_and_a_random_run_are_a_token() {
+        for token in [
+            "acme_Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB9",
+            "acme_live_x9_aB3-dE5gH7jK9mN1pQ3sT5vX7zC2e",
+            "abc-Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB9",
+        ] {
+            assert_eq!(found(&format!("got {token}.")), [token], "{token}");
+        }
+    }
+
+    #[test]
+    fn names_hashes_and_ids_are_none() {
+        for text in [
+            "test_shouldReturnHttp404WhenUserIsNotFoundInDb2",
+            "integrity sha512-Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB9Zf3D0LXCM3EIMbg==",
+            "call_Zf3D0LXCM3EIMbgJpUNnkRtO chatcmpl-Zf3D0LXCM3EIMbgJpUNnkRtOfOueH",
+            "resp_67ccd2bed1ec8190b14f964abc0542670bb6a6b452d3795b",
+            "rust_begin_unwind_and_then_some_more_words_of_it_2",
+            "X_Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB9",
+            "request_id=d3f1c2a4-5b6c-4d7e-8f90-a1b2c3d4e5f6",
+        ] {
+            assert_eq!(found(text), Vec::<&str>::new(), "{text}");
+        }
+    }
+}
