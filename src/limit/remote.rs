@@ -19,12 +19,11 @@ use crate::sys::clock;
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, cmd};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::JoinSet;
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
@@ -111,7 +110,7 @@ impl Remote {
                 _ => Err(no_decision()),
             }
         };
-        self.answered(in_time(asking).await, live.number)
+        self.answered(timeout(Duration::from_millis(ANSWER_MS_MAX), asking).await, live.number)
     }
 
     /// Puts other counts in the place of reserved ones; `settling` is what [`super::script::settling`] made.
@@ -122,7 +121,7 @@ impl Remote {
         let Some(mut live) = self.live() else { return Err(Fault::Away) };
         let key = key_of(live.secret, name);
         let asking = ask(&mut live.wire, (self.settle.get_hash(), SETTLE), &key, (None, settling));
-        self.answered(in_time(asking).await, live.number).map(drop)
+        self.answered(timeout(Duration::from_millis(ANSWER_MS_MAX), asking).await, live.number).map(drop)
     }
 
     fn answered<T>(&self, asked: Result<RedisResult<T>, Elapsed>, number: u64) -> Result<T, Fault> {
@@ -362,19 +361,6 @@ async fn bytes_of(mut wire: Wire, key: String) -> RedisResult<Vec<u8>> {
     match wire.send(&read).await? {
         Value::BulkString(bytes) => Ok(bytes),
         _ => Err((ErrorKind::UnexpectedReturnType, "no bytes").into()),
-    }
-}
-
-/// What comes within [`ANSWER_MS_MAX`]. An answer may be there already, and only this thread was busy: so it is looked for
-/// once more when the time is over and the connection had its turn.
-async fn in_time<T>(asking: impl Future<Output = T>) -> Result<T, Elapsed> {
-    let mut asking = pin!(asking);
-    match timeout(Duration::from_millis(ANSWER_MS_MAX), &mut asking).await {
-        Ok(answer) => Ok(answer),
-        Err(_) => {
-            yield_now().await;
-            timeout(Duration::ZERO, asking).await
-        }
     }
 }
 
