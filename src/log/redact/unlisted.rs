@@ -50,10 +50,11 @@ fn head(text: &Text<'_>, mark: usize) -> Option<usize> {
     let named = |byte: &&u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || **byte == b'_';
     let length = text[floor..mark].iter().rev().take_while(named).count();
     text.spend(length);
-    let name = &text[mark - length..mark];
+    // A word may begin within it: behind an escape, or a colour's last letter.
+    let start = (mark - length..mark).find(|at| text[*at].is_ascii_lowercase() && word_begins(text, *at))?;
+    let name = &text[start..mark];
     let hash = [&b"sha"[..], b"md5", b"blake"].iter().any(|kind| name.starts_with(kind));
-    let begins = length >= 2 && name[0].is_ascii_lowercase() && word_begins(text, mark - length);
-    (begins && !hash).then_some(mark - length)
+    (name.len() >= 2 && !hash).then_some(start)
 }
 
 /// Capitals, small letters and digits, each often, and by turns.
@@ -93,6 +94,12 @@ mod tests {
         ] {
             assert_eq!(found(&format!("got {token}.")), [token], "{token}");
         }
+    }
+
+    #[test]
+    fn a_colour_hides_no_token() {
+        let token = "acme_Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB9";
+        assert_eq!(found(&format!("\u{1b}[31m{token}\u{1b}[0m")), [token]);
     }
 
     #[test]
