@@ -213,11 +213,11 @@ const BLOCK_COST: usize = 12;
 const SWIFT_BYTES: usize = 4;
 /// What an escape costs to undo, and what looks like one and is none, in nanoseconds.
 const ESCAPE_COST: usize = 6;
-const WORDY_COST: usize = 10;
+const WORDY_COST: usize = 13;
 const PLAIN_COST: usize = 8;
 /// So few bytes are taken over one by one.
 const SHORT_BYTES: usize = 12;
-const FAILED_COST: usize = 12;
+const FAILED_COST: usize = 20;
 /// What a question for the next one costs, beside the bytes.
 const ASKED_COST: usize = 4;
 
