@@ -5,6 +5,8 @@ use std::ops::Range;
 
 /// A value that people or programs put into brackets is no longer.
 const INSIDE_BYTES_MAX: usize = 64;
+/// What it costs to see whether a word is [`scattered`], beside its bytes.
+const SCATTERED_COST: usize = 20;
 
 /// A string of Perl, Ruby or Lua that opens at `at`: where its inside begins, what closes it, and whether it may as well
 /// be a call or a list.
@@ -40,18 +42,24 @@ fn inside(text: &Text<'_>, at: usize, open: u8, close: u8) -> Option<Range<usize
     text.get(at).filter(|byte| **byte == open)?;
     let end = short_run(text, at + 1, INSIDE_BYTES_MAX, |byte| byte > b' ' && byte != close && !quote(byte));
     let value = at + 1..end;
-    (text.get(end) == Some(&close) && scattered(&text[value.clone()])).then_some(value)
+    (text.get(end) == Some(&close) && is_scattered(text, value.clone())).then_some(value)
 }
 
 /// The random word that begins at `at` and ends with its line, a quote or a blank.
 pub(super) fn random_word(text: &Text<'_>, at: usize) -> bool {
     let end =
         short_run(text, at, INSIDE_BYTES_MAX, |byte| byte > b' ' && !quote(byte) && !matches!(byte, b'\\' | b'<'));
-    scattered(&text[at..end])
+    is_scattered(text, at..end)
+}
+
+/// [`scattered`], charged to the text that the word stands in.
+pub(super) fn is_scattered(text: &Text<'_>, word: Range<usize>) -> bool {
+    text.spend(SCATTERED_COST + word.len().min(INSIDE_BYTES_MAX));
+    scattered(&text[word])
 }
 
 /// Digits in two places or more, beside letters: no name in a program has that, and few versions do.
-pub(super) fn scattered(word: &[u8]) -> bool {
+fn scattered(word: &[u8]) -> bool {
     let word = &word[..word.len().min(INSIDE_BYTES_MAX)];
     let groups = word.windows(2).filter(|pair| pair[0].is_ascii_digit() && !pair[1].is_ascii_digit()).count()
         + usize::from(word.last().is_some_and(u8::is_ascii_digit));

@@ -17,8 +17,6 @@ use std::ops::Range;
 const HEAD_BYTES_MAX: usize = 192;
 /// An object in a secret's place is looked at so far.
 const OBJECT_BYTES_MAX: usize = 1024;
-/// What it costs to judge a value, beside its bytes.
-const VALUE_COST: usize = 16;
 
 /// A value to cut out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +49,7 @@ pub(super) fn value(text: &Text<'_>, start: usize, end: usize, strength: Strengt
         return Some(value.into());
     }
     if let Some(value) = element(text, &name) {
-        return values::secret(&text[value.clone()], Context::Entry, strength, true).then(|| value.into());
+        return values::weighed(text, value.clone(), Context::Entry, strength, true).then(|| value.into());
     }
     let Some(lead) = lead(text, &name) else { return leads::before(text, &name, strength).map(Found::from) };
     let strength = if strength == Strength::Weak && name.owned(text) { Strength::Strong } else { strength };
@@ -221,7 +219,7 @@ fn quoted(
     };
     let judged = (end - from).min(values::JUDGED_BYTES_MAX);
     let words = memchr::memchr(b' ', &text[from..from + judged]).is_some();
-    text.spend(VALUE_COST + if words { values::PROSE_COST * judged } else { judged });
+    text.spend(values::VALUE_COST + if words { values::PROSE_COST * judged } else { judged });
     let secret = |value: Range<usize>| values::secret(&text[value], context, strength, true);
     match changed(text, end + mark.1, mark) {
         Some(new) if secret(from..end) || secret(new.clone()) => Some((from..new.end).into()),
@@ -273,7 +271,7 @@ fn bare(text: &Text<'_>, at: usize, name: &Name, lead: &Lead, strength: Strength
         return None;
     }
     let word = &text[at..end];
-    text.spend(VALUE_COST + word.len() / 8 + 2 * word.len().min(values::JUDGED_BYTES_MAX));
+    text.spend(values::VALUE_COST + word.len() / 8 + 2 * word.len().min(values::JUDGED_BYTES_MAX));
     let alone = matches!(
         text.get(blanks(text, end)),
         None | Some(b'\n' | b'\r' | b'\\' | b'"' | b'\'' | b'`' | b',' | b';' | b'#' | b'&' | b'}' | b')')
@@ -307,7 +305,7 @@ fn enclosed(text: &Text<'_>, at: usize, name: &Name, strength: Strength) -> Opti
     let name = &text[name.begin..name.word_end];
     let camel = Mix::of(name).inner_upper > 0 && name.iter().any(u8::is_ascii_lowercase);
     let closed = end > at && text.get(end) == Some(&b')') && !camel && Mix::of(&text[at..end]).digits > 0;
-    (closed && values::secret(&text[at..end], Context::Told, strength, true)).then(|| (at..end).into())
+    (closed && values::weighed(text, at..end, Context::Told, strength, true)).then(|| (at..end).into())
 }
 
 /// `password: |` and its lines, when they stand in one text with escaped newlines.
@@ -379,12 +377,12 @@ pub(super) fn query(text: &Text<'_>, start: usize, end: usize, memo: &mut Memo) 
         let form = code && text.get(stop) == Some(&b'&');
         let enough = value.len() >= if form { 10 } else { 20 } && (form || !code);
         let begins = before.is_none_or(|byte| byte.is_ascii_whitespace() || quote(byte));
-        text.spend(VALUE_COST);
+        text.spend(values::VALUE_COST);
         return (begins
             && enough
             && Mix::of(value).random()
             && values::secret(value, Context::Flag, Strength::Token, true))
         .then(|| (end..stop).into());
     }
-    values::secret(&text[end..stop], Context::Flag, Strength::Token, true).then(|| (end..stop).into())
+    values::weighed(text, end..stop, Context::Flag, Strength::Token, true).then(|| (end..stop).into())
 }

@@ -238,7 +238,7 @@ fn tuple(text: &Text<'_>, name: &Name, comma: usize) -> Option<Lead> {
         let braced = name.begin.checked_sub(1).is_some_and(|before| text[before] == b'{');
         let end = short_run(text, at, 128, |byte| url_safe(byte) || matches!(byte, b'+' | b'/' | b'='));
         let ends = matches!(text.get(end), None | Some(b',' | b'\r' | b'\n'));
-        let numbered = || dress::scattered(&text[at..end]);
+        let numbered = || dress::is_scattered(text, at..end);
         if ends && end - at >= 20 && numbered() && name.leads_line(text) {
             return Some(Lead { at, context: Context::Tight });
         }
@@ -397,7 +397,7 @@ pub(super) fn before(text: &Text<'_>, name: &Name, strength: Strength) -> Option
     let beside = &text[close..name.begin];
     let near = beside.len() < 40 && !beside.iter().any(|byte| matches!(byte, b'{' | b'}' | b'[' | b']' | b'<' | b'>'));
     let value = mark + 1..close;
-    (near && values::secret(&text[value.clone()], Context::Entry, strength, true)).then_some(value)
+    (near && values::weighed(text, value.clone(), Context::Entry, strength, true)).then_some(value)
 }
 
 /// `"…" == config.password`: the inside of the quotes that end at `end`.
@@ -406,7 +406,7 @@ fn compared_before(text: &Text<'_>, end: usize, strength: Strength) -> Option<Ra
     let floor = end.saturating_sub(128);
     text.spend((end - floor) / 8);
     let from = floor + memchr::memrchr(mark, &text[floor..end - 1])? + 1;
-    values::secret(&text[from..end - 1], Context::List, strength, true).then_some(from..end - 1)
+    values::weighed(text, from..end - 1, Context::List, strength, true).then_some(from..end - 1)
 }
 
 /// `… is the password`: the word that ends at `end`.
@@ -415,7 +415,7 @@ fn told_before(text: &Text<'_>, end: usize) -> Option<Range<usize>> {
     let mark = |byte: &u8| byte.is_ascii_whitespace() || quote(*byte) || matches!(byte, b'/' | b'*' | b'#' | b';');
     text.spend(end - floor);
     let from = floor + text[floor..end].iter().rposition(mark).map_or(0, |last| last + 1);
-    (end > from && values::secret(&text[from..end], Context::Told, Strength::Strong, true)).then_some(from..end)
+    (end > from && values::weighed(text, from..end, Context::Told, Strength::Strong, true)).then_some(from..end)
 }
 
 /// How far before a name its value may begin.

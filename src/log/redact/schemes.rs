@@ -10,8 +10,6 @@ use std::ops::Range;
 
 /// Longest authority of a URL that is looked at.
 const AUTHORITY_BYTES_MAX: usize = 512;
-/// What it costs to judge a value, beside its bytes.
-const VALUE_COST: usize = 16;
 
 /// The value after `Bearer` or `Token`; `dressed`: quotes may stand between.
 pub(super) fn scheme(text: &Text<'_>, start: usize, end: usize, least: usize, dressed: bool) -> Option<Found> {
@@ -137,7 +135,7 @@ pub(super) fn authorization(text: &Text<'_>, end: usize) -> Option<Found> {
     let word = run(value, 0, |byte| byte != b' ' && byte != b',' && byte != b'+');
     let rest = run(value, word, |byte| byte == b' ' || byte == b'+');
     let credentials = &value[rest..run(value, rest, |byte| byte != b' ' && byte != b',')];
-    text.spend(VALUE_COST + value.spent() + values::PROSE_COST * value.len().min(256));
+    text.spend(values::VALUE_COST + value.spent() + values::PROSE_COST * value.len().min(256));
     let known = SCHEMES.iter().any(|scheme| value[..word].eq_ignore_ascii_case(scheme));
     if known && rest > word {
         // Digest and signatures go on with names and quotes of their own.
@@ -203,7 +201,7 @@ pub(super) fn cookie(text: &Text<'_>, end: usize) -> Option<Found> {
     };
     let value = &text[from..stop];
     let word = value.iter().position(|byte| matches!(byte, b' ' | b';' | b',')).unwrap_or(value.len());
-    text.spend(VALUE_COST + 2 * word);
+    text.spend(values::VALUE_COST + 2 * word);
     let pair = memchr::memchr(b'=', &value[..word]).is_some_and(|equals| equals > 0 && equals + 1 < word);
     let enough = pair || (value.len() >= 8 && word == value.len() && Mix::of(value).random());
     (enough && !values::prose(&value[..word])).then(|| (from..stop).into())

@@ -1,6 +1,7 @@
 //! Is it a secret, or does it only stand where one would?
 
-use super::text::{Mix, alnum};
+use super::text::{Mix, Text, alnum};
+use std::ops::Range;
 
 /// How much a name says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +91,15 @@ pub(super) fn secret(value: &[u8], context: Context, strength: Strength, alone: 
         }
     }
 }
+
+/// [`secret`], charged to the text that the value stands in.
+pub(super) fn weighed(text: &Text<'_>, value: Range<usize>, context: Context, strength: Strength, alone: bool) -> bool {
+    text.spend(VALUE_COST + 2 * value.len().min(JUDGED_BYTES_MAX));
+    secret(&text[value], context, strength, alone)
+}
+
+/// What it costs to judge a value, beside its bytes.
+pub(super) const VALUE_COST: usize = 16;
 
 /// An id, a hash, an address or a version: what a sentence may well tell.
 fn told_id(value: &[u8], mix: Mix) -> bool {
