@@ -17,7 +17,7 @@ pub(super) const EIGHT_BYTES_COST: usize = 9;
 
 /// Covers the stretches of `line` from about `at` on.
 pub(super) fn rest(line: &[u8], at: usize, finds: &mut Finds) {
-    let floor = at.min(line.len()).saturating_sub(BACK_BYTES);
+    let floor = character_begins(line, at.min(line.len()).saturating_sub(BACK_BYTES));
     let before = line[..floor].iter().rev().take(BACK_BYTES).position(|byte| ENDS[usize::from(*byte)]);
     let mut from = before.map_or(floor, |count| floor - count);
     finds.stretches.reserve((line.len() - from) / (STRETCH_BYTES_MIN + 1) + 1);
@@ -29,6 +29,13 @@ pub(super) fn rest(line: &[u8], at: usize, finds: &mut Finds) {
         from += length + 1;
     }
     finds.key_open |= key_open(&line[floor..]);
+}
+
+/// Where the character begins that `at` is in: half of one would make the line no UTF-8.
+fn character_begins(line: &[u8], at: usize) -> usize {
+    let inside = line[at..].first().is_some_and(|byte| byte & 0xc0 == 0x80);
+    let before = line[..at].iter().rev().take(3).position(|byte| byte & 0xc0 != 0x80);
+    before.filter(|_| inside).map_or(at, |steps| at - steps - 1)
 }
 
 /// Letters and digits enough.
@@ -67,4 +74,20 @@ fn member(line: &[u8], from: usize, length: usize) -> bool {
         && length <= NAME_BYTES_MAX
         && inside[1..].iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b',' | b' '));
     name || number
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_begins_with_a_character() {
+        let line = "a\u{200b}=0123456789abcdef".repeat(20);
+        for at in 0..line.len() {
+            let mut finds = Finds::default();
+            rest(line.as_bytes(), at, &mut finds);
+            assert!(finds.stretches.iter().all(|(from, to)| line.get(*from as usize..*to as usize).is_some()), "{at}");
+            assert!(at < BACK_BYTES || !finds.stretches.is_empty());
+        }
+    }
 }
