@@ -181,8 +181,12 @@ fn refused_reload(server: &Server) -> Vec<u8> {
 
 /// A worker and then the master die by a signal that would write a core.
 fn die(server: &mut Server) {
-    let worker = server.children("worker")[0];
-    kill(Pid::from_raw(worker), Signal::SIGSEGV).unwrap();
+    // One of the old, after a reload, may end just now.
+    let mut worker = 0;
+    until("a worker that is still there", || {
+        worker = server.children("worker")[0];
+        kill(Pid::from_raw(worker), Signal::SIGSEGV).is_ok()
+    });
     server.expect("worker died");
     until("its end", || !lives(worker));
     server.signal(Signal::SIGABRT);
