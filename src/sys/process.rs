@@ -108,12 +108,31 @@ pub fn die_sooner(more: i32) -> io::Result<()> {
     std::fs::write(PATH, (now + more).min(HIGHEST).to_string())
 }
 
+/// How a thread that wakes comes to a core that another one uses; sched(7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waking {
+    /// It takes the core, if it had less than its share (`SCHED_OTHER`).
+    Takes,
+    /// It waits for the other's turn to end (`SCHED_BATCH`): fewer changes between threads, and more to do at each.
+    Waits,
+}
+
+impl Waking {
+    fn policy(self) -> u32 {
+        match self {
+            Waking::Takes => libc::SCHED_OTHER as u32,
+            Waking::Waits => libc::SCHED_BATCH as u32,
+        }
+    }
+}
+
 /// This thread, and those it begins later, run for so long at a stretch while others wait for the core, if the kernel takes
-/// wishes (Linux 6.12 and later; sched(7), `sched_setattr(2)`). Who asks for less comes to its turn sooner; its share stays the same.
+/// wishes (Linux 6.12 and later; sched(7), `sched_setattr(2)`), and come to a core as `to` says. Who asks for less comes to its
+/// turn sooner; its share stays the same. A thread that does not come to it as `from` says keeps what somebody chose: false.
 ///
 /// # Errors
 /// The kernel knows no such call, or a sandbox forbids it.
-pub fn short_turns(turn: Duration) -> io::Result<()> {
+pub fn take_turns(turn: Duration, from: Waking, to: Waking) -> io::Result<bool> {
     const OURSELVES: libc::pid_t = 0;
     const NO_FLAGS: libc::c_uint = 0;
     let size = size_of::<libc::sched_attr>() as libc::c_uint;
@@ -123,14 +142,15 @@ pub fn short_turns(turn: Duration) -> io::Result<()> {
     Errno::result(read)?;
     // SAFETY: all of it is integers, which zeros are, too; the kernel has written what it knows.
     let mut wish = unsafe { wish.assume_init() };
-    if wish.sched_policy != libc::SCHED_OTHER as u32 {
-        return Ok(());
+    if wish.sched_policy != from.policy() {
+        return Ok(false);
     }
     // The nice value goes back as it came.
+    wish.sched_policy = to.policy();
     wish.sched_runtime = turn.as_nanos() as u64;
     // SAFETY: the kernel reads `size` bytes, which `wish` says of itself, and keeps nothing of them.
     Errno::result(unsafe { libc::syscall(libc::SYS_sched_setattr, OURSELVES, &raw const wish, NO_FLAGS) })?;
-    Ok(())
+    Ok(true)
 }
 
 /// Neither this process nor a child leaves a core file: it would hold every secret.
@@ -203,7 +223,7 @@ mod tests {
         };
         let before = turn_ns();
         let told = std::thread::spawn(move || {
-            short_turns(Duration::from_micros(700)).unwrap();
+            assert!(take_turns(Duration::from_micros(700), Waking::Takes, Waking::Takes).unwrap());
             (turn_ns(), std::thread::spawn(turn_ns).join().unwrap())
         });
         let told = told.join().unwrap();
@@ -212,5 +232,23 @@ mod tests {
         let takes = (numbers.next(), numbers.next()) >= (Some(6), Some(12));
         let expected = before.map(|before| if takes { 700_000 } else { before });
         assert_eq!(told, (expected, expected), "{release}");
+    }
+    #[test]
+    fn a_thread_waits_and_takes_as_it_is_told_unless_somebody_chose() {
+        let policy = || {
+            // SAFETY: the call takes a number and gives one.
+            unsafe { libc::sched_getscheduler(0) }
+        };
+        let turn = Duration::from_millis(1);
+        std::thread::spawn(move || {
+            assert!(take_turns(turn, Waking::Takes, Waking::Waits).unwrap());
+            assert_eq!(policy(), libc::SCHED_BATCH);
+            assert!(!take_turns(turn, Waking::Takes, Waking::Takes).unwrap(), "it is not as it was said");
+            assert_eq!(policy(), libc::SCHED_BATCH);
+            assert!(take_turns(turn, Waking::Waits, Waking::Takes).unwrap());
+            assert_eq!(policy(), libc::SCHED_OTHER);
+        })
+        .join()
+        .unwrap();
     }
 }

@@ -14,6 +14,7 @@ mod balance;
 mod drain;
 pub mod link;
 mod operator;
+mod turns;
 mod walls;
 mod wear;
 
@@ -25,7 +26,7 @@ use crate::http::{self, App};
 use crate::limit::{self, Limiter};
 use crate::listener::Gate;
 use crate::log;
-use crate::sys::{clock, fd, process, readiness, signal::SelfPipe, stack};
+use crate::sys::{clock, fd, readiness, signal::SelfPipe, stack};
 use balance::Balance;
 use drain::Switches;
 use link::{Received, ToMaster, ToWorker};
@@ -38,9 +39,6 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, watch};
 
-/// How long an event loop runs at a stretch while others want its core. The slowest hundredth of requests waits for
-/// others' turns, by default 1.4 to 3 ms each: with 256 connections on 2 cores p99 fell from 11.5 to 8.4 ms, at the same rate.
-const TURN: Duration = Duration::from_micros(500);
 /// A loop turns at least so often, to beat and to look at its connections: a client that left is noticed by then.
 const BEAT: Duration = Duration::from_millis(500);
 /// How often the worker looks after what its lanes share.
@@ -105,8 +103,7 @@ pub fn run(kit: Kit) -> i32 {
     // Without it a hang is told without stacks, and nothing else is amiss.
     let _ = stack::prepare(slot.stack_words());
     let _ = fd::raise_limit(kit.plan.descriptors());
-    // Nothing but a slower tail comes of a kernel that does not take it.
-    let _ = process::short_turns(TURN);
+    turns::begin();
     let walls = walls::raise(&kit.plan);
     let started = log::start_worker(&kit.plan.log, Sender::Slot(kit.slot), kit.log, kit.board);
     let ended = started.as_ref().map_err(Clone::clone).and_then(|_| {
@@ -195,9 +192,11 @@ fn runtime(lane: Lane, lines_wait: Arc<Notify>) -> io::Result<Runtime> {
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .on_thread_unpark(move || lane.turn(clock::monotonic_ms()))
         .on_thread_park(move || {
-            if log::rest(clock::monotonic_ms()) {
+            let now_ms = clock::monotonic_ms();
+            if log::rest(now_ms) {
                 lines_wait.notify_one();
             }
+            turns::rest(now_ms);
             lane.park();
         })
         .build()
