@@ -1,7 +1,7 @@
 //! How fast the redactor is, on lines as they come and on lines made to be slow: `cargo bench --bench redact`.
 //!
 //! With files as arguments: how many of their lines the redactor alters, and the first of them. `--tries=200000` looks
-//! longer for slow lines.
+//! longer for slow lines, `--audit` for lines that take more than they are charged.
 
 mod redact_hunt;
 
@@ -28,6 +28,9 @@ fn main() {
     let tries =
         std::env::args().find_map(|argument| argument.strip_prefix("--tries=").and_then(|tries| tries.parse().ok()));
     let tries = tries.unwrap_or(redact_hunt::TRIES);
+    if std::env::args().any(|argument| argument == "--audit") {
+        return redact_hunt::audit(&redactor, tries);
+    }
     println!("{:<36} {:>8}  {:>6}", "1 KiB lines of", "MB/s", "cost");
     let normal = rate(&redactor, &ordinary());
     show("ordinary lines", normal, normal);

@@ -34,10 +34,9 @@ impl Recipe {
     }
 
     fn shown(&self) -> String {
-        let text = |piece: &[u8]| String::from_utf8_lossy(piece).into_owned();
         match self.share {
-            0 => format!("{:?}", text(&self.then)),
-            share => format!("{}% {:?}, {:?}", share * 100 / 256, text(&self.first), text(&self.then)),
+            0 => format!("\"{}\"", self.then.escape_ascii()),
+            share => format!("{share}/256 \"{}\", \"{}\"", self.first.escape_ascii(), self.then.escape_ascii()),
         }
     }
 }
@@ -49,6 +48,8 @@ struct Hunt<'a> {
     words: Vec<Vec<u8>>,
     length: usize,
     living: Vec<(f64, Recipe)>,
+    /// Looks for lines that take more than they are charged, and not for slow ones.
+    audits: bool,
 }
 
 /// How often the slowest are measured beside ordinary lines.
@@ -73,7 +74,14 @@ pub(crate) fn hunt(redactor: &Redactor, tries: usize) -> f64 {
         }
         turns.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (times, slow, usual) = turns[TURNS / 2];
-        println!("{:<36} {:>8.0}  {times:>5.2}x of {:.0}", recipe.shown(), 1e3 / slow, 1e3 / usual);
+        let charged = charged(redactor, &line);
+        let taken = slow * WHOLE as f64;
+        println!(
+            "{:<36} {:>8.0}  {times:>5.2}x of {:.0}; {taken:.0} ns taken, {charged:.0} charged",
+            recipe.shown(),
+            1e3 / slow,
+            1e3 / usual
+        );
         slowest.push(times);
     }
     slowest.into_iter().fold(0.0, f64::max)
@@ -100,7 +108,7 @@ impl Hunt<'_> {
         let literals = chatcorn::log::redact::literals();
         let pieces = GLUE.iter().chain(INPUTS.iter().map(|(_, piece)| piece)).map(|piece| piece.as_bytes().to_vec());
         let words = literals.into_iter().map(String::into_bytes).chain(pieces).collect();
-        Hunt { redactor, dice: seed, words, length, living: Vec::new() }
+        Hunt { redactor, dice: seed, words, length, living: Vec::new(), audits: false }
     }
 
     fn run(&mut self, tries: usize) {
@@ -113,7 +121,7 @@ impl Hunt<'_> {
         self.living = landed;
         (0..tries / (ISLANDS + 1)).for_each(|_| self.step(false));
         for (cost, recipe) in &mut self.living {
-            *cost = cost.min(nanoseconds(self.redactor, &recipe.line(self.length)));
+            *cost = cost.min(worth(self.redactor, &recipe.line(self.length), self.audits));
         }
         self.living.sort_by(|a, b| b.0.total_cmp(&a.0));
     }
@@ -126,9 +134,9 @@ impl Hunt<'_> {
         let again = self.roll(4 * LIVING);
         if let Some((cost, recipe)) = self.living.get_mut(again) {
             // What was slow because others used the machine is not slow again.
-            *cost = cost.min(nanoseconds(self.redactor, &recipe.line(self.length)));
+            *cost = cost.min(worth(self.redactor, &recipe.line(self.length), self.audits));
         }
-        self.living.push((nanoseconds(self.redactor, &recipe.line(self.length)), recipe));
+        self.living.push((worth(self.redactor, &recipe.line(self.length), self.audits), recipe));
         self.living.sort_by(|a, b| b.0.total_cmp(&a.0));
         self.living.truncate(LIVING);
     }
@@ -192,6 +200,34 @@ impl Hunt<'_> {
         self.dice ^= self.dice >> 7;
         self.dice ^= self.dice << 17;
         (self.dice % sides as u64) as usize
+    }
+}
+
+/// What a byte costs when nothing is looked at closely, in nanoseconds, and a line.
+const PLAIN_BYTE: f64 = 2.25;
+const PLAIN_LINE: f64 = 150.0;
+
+/// What one survives by: nanoseconds a byte, or how many times what is charged.
+fn worth(redactor: &Redactor, line: &[u8], audits: bool) -> f64 {
+    let taken = nanoseconds(redactor, line);
+    if audits { taken * line.len() as f64 / charged(redactor, line) } else { taken }
+}
+
+fn charged(redactor: &Redactor, line: &[u8]) -> f64 {
+    redactor.charge(line) as f64 + PLAIN_LINE + PLAIN_BYTE * line.len() as f64
+}
+
+/// The lines of 1 KiB that take most of what they are charged: where the prices are wrong.
+pub(crate) fn audit(redactor: &Redactor, tries: usize) {
+    let seed = SystemTime::UNIX_EPOCH.elapsed().map_or(1, |now| now.as_nanos() as u64) | 1;
+    println!("lines that take more than they are charged, {tries} tries (seed {seed}): times, taken, charged, ns");
+    let mut hunt = Hunt::new(redactor, seed, WHOLE);
+    hunt.audits = true;
+    hunt.run(tries);
+    for (times, recipe) in &hunt.living {
+        let line = recipe.line(WHOLE);
+        let taken = nanoseconds(redactor, &line) * WHOLE as f64;
+        println!("{times:>5.2} {taken:>7.0} {:>7.0}  {}", charged(redactor, &line), recipe.shown());
     }
 }
 

@@ -6,6 +6,8 @@ use std::ops::Range;
 /// A header is no longer, and has no more cells.
 const HEADER_BYTES_MAX: usize = 256;
 const CELLS_MAX: usize = 32;
+/// A name in a header is no longer.
+const CELL_BYTES_MAX: usize = 32;
 /// So many cells of a header are asked for what they name.
 const ASKED_MAX: usize = 2;
 /// What a cell must hold before it is asked.
@@ -23,17 +25,19 @@ pub(super) fn header(line: &[u8], names_secret: impl Fn(&[u8]) -> bool) -> Optio
     if !(3..=CELLS_MAX).contains(&cells) || line.windows(2).any(|pair| pair == b", " || pair == b",,") {
         return None;
     }
-    let hinted = (0..cells).map(|before| (before, cell(line, before))).filter(|(_, cell)| hints(&line[cell.clone()]));
+    let parts = line.split(|byte| *byte == b',').enumerate();
+    let hinted = parts.filter(|(_, part)| hints(part)).map(|(before, _)| (before, cell(line, before)));
     let (before, _) = hinted.take(ASKED_MAX).find(|(_, cell)| names_secret(&line[cell.clone()]))?;
     Some((cells as u8 - 1, before as u8))
 }
 
 fn hints(cell: &[u8]) -> bool {
-    let mut lower = [0; 32];
-    let Some(lower) = lower.get_mut(..cell.len()) else { return false };
-    lower.copy_from_slice(cell);
-    lower.make_ascii_lowercase();
-    HINTS.iter().any(|hint| memchr::memmem::find(lower, hint).is_some())
+    cell.len() <= CELL_BYTES_MAX && (0..cell.len()).any(|at| HINTS.iter().any(|hint| begins_with(&cell[at..], hint)))
+}
+
+fn begins_with(rest: &[u8], word: &[u8]) -> bool {
+    rest.first().is_some_and(|byte| byte | 0x20 == word[0])
+        && rest.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word))
 }
 
 /// The inside of the cell behind so many commas.

@@ -18,6 +18,10 @@ const HEAD_BYTES_MAX: usize = 192;
 /// An object in a secret's place is looked at so far.
 const OBJECT_BYTES_MAX: usize = 1024;
 
+/// What it costs to ask what follows a name, and what a value is dressed in, beside the bytes.
+const NAME_COST: usize = 20;
+const LEAD_COST: usize = 25;
+
 /// A value to cut out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
@@ -42,6 +46,7 @@ impl From<Range<usize>> for Found {
 /// The value behind the name whose last word is `text[start..end]`.
 pub(super) fn value(text: &Text<'_>, start: usize, end: usize, strength: Strength, memo: &mut Memo) -> Option<Found> {
     let name = Name::read(text, start, end)?;
+    text.spend(NAME_COST);
     if strength == Strength::Generic && !generic_name(text, name.begin, start) {
         return None;
     }
@@ -52,6 +57,7 @@ pub(super) fn value(text: &Text<'_>, start: usize, end: usize, strength: Strengt
         return values::weighed(text, value.clone(), Context::Entry, strength, true).then(|| value.into());
     }
     let Some(lead) = lead(text, &name) else { return leads::before(text, &name, strength).map(Found::from) };
+    text.spend(LEAD_COST);
     let strength = if strength == Strength::Weak && name.owned(text) { Strength::Strong } else { strength };
     let lead = match (lead.context, strength) {
         (Context::Sentence, Strength::Strong) => lead,

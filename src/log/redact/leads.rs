@@ -2,7 +2,9 @@
 
 use super::dress;
 use super::names::Name;
-use super::text::{Mix, Text, alnum, closing, find, ident, line_end_before, quote, run, short_run, url_safe};
+use super::text::{
+    Mix, Text, alnum, closing, find, ident, line_end_before, quote, rfind_word, run, short_run, url_safe,
+};
 use super::values::{self, Context, Strength};
 use std::ops::Range;
 
@@ -143,7 +145,7 @@ fn shown(text: &Text<'_>, name: &Name, undressed: usize, at: usize) -> Option<Le
 fn cell(text: &Text<'_>, name: &Name, bar: usize) -> bool {
     let from = blanks(text, bar + 1);
     let end = short_run(text, from, 256, |byte| !byte.is_ascii_whitespace() && byte != b'|');
-    text[..name.begin].trim_ascii_end().last() == Some(&b'|')
+    trimmed_before(text, name.begin).last() == Some(&b'|')
         && text.get(blanks(text, end)) == Some(&b'|')
         && Mix::of(&text[from..end]).random()
 }
@@ -200,7 +202,7 @@ pub(super) fn value_begins(text: &Text<'_>, name: &Name, at: usize) -> usize {
     }
     let at = if name.leads_line(text) { dress::past_yaml(text, at) } else { at };
     let optional = text.get(at..).is_some_and(|rest| rest.starts_with(b"Optional["));
-    if optional && text[..at].trim_ascii_end().ends_with(b"=") { at + 9 } else { at }
+    if optional && trimmed_before(text, at).ends_with(b"=") { at + 9 } else { at }
 }
 
 /// `password == "…"`, and without quotes what can be no name of a program.
@@ -276,6 +278,7 @@ fn attributed(text: &Text<'_>, name: &Name) -> Option<usize> {
 
 /// `the password is …`, `the password was: …`, `the password of bob is …`, `your password for x: …`
 fn verb(text: &Text<'_>, at: usize) -> Lead {
+    text.spend(VERB_COST);
     for verb in [&b"is"[..], b"was"] {
         if text[at..].starts_with(verb) && matches!(text.get(at + verb.len()), Some(b' ' | b':')) {
             let end = at + verb.len() + usize::from(text[at + verb.len()] == b':');
@@ -292,7 +295,7 @@ fn verb(text: &Text<'_>, at: usize) -> Lead {
     if text.get(at).is_some_and(u8::is_ascii_digit) && text.get(at + 1) == Some(&b' ') {
         return Lead { at: blanks(text, at + 1), context: Context::Told };
     }
-    let is = |words: usize| memchr::memmem::rfind(&text[at..words], b" is ").map(|is| at + is + 4);
+    let is = |words: usize| rfind_word(text, b" is ", at, words).map(|is| is + b" is ".len());
     let words = words(text, at);
     let value = told(text, at).map(|lead| lead.at).or_else(|| is(words));
     value.map_or(Lead { at, context: Context::Sentence }, |value| Lead {
@@ -300,6 +303,9 @@ fn verb(text: &Text<'_>, at: usize) -> Lead {
         context: Context::Told,
     })
 }
+
+/// What it costs to ask for the verbs that are known.
+const VERB_COST: usize = 24;
 
 /// `name::value`, where the value is no member of anything.
 fn doubled(text: &Text<'_>, at: usize) -> Option<Lead> {
@@ -309,7 +315,7 @@ fn doubled(text: &Text<'_>, at: usize) -> Option<Lead> {
 
 /// True when a sentence says what the name is: `the password is "…"`.
 pub(super) fn states(text: &Text<'_>, lead: &Lead) -> bool {
-    let before = text[..lead.at].trim_ascii_end();
+    let before = trimmed_before(text, lead.at);
     [&b" is"[..], b" is:", b" was"].iter().any(|verb| before.ends_with(verb))
 }
 
@@ -386,8 +392,7 @@ pub(super) fn before(text: &Text<'_>, name: &Name, strength: Strength) -> Option
     let attribute = name.begin.checked_sub(2).is_some_and(|at| matches!(text[at], b':' | b'=' | b' ' | b'\\'));
     name.quote.filter(|_| attribute && name.named(text))?;
     let floor = name.begin.saturating_sub(ENTRY_BYTES_MAX);
-    text.spend((name.begin - floor) / 4);
-    let word = floor + memchr::memmem::rfind(&text[floor..name.begin], b"value")? + 5;
+    let word = rfind_word(text, b"value", floor, name.begin)? + b"value".len();
     let separator = blanks(text, short_run(text, word, 8, |byte| byte == b'\\' || quote(byte)));
     text.get(separator).filter(|byte| matches!(byte, b':' | b'='))?;
     let from = blanks(text, separator + 1);
@@ -449,16 +454,29 @@ fn empty_line(text: &Text<'_>, from: usize) -> Option<usize> {
 
 /// `["authorization", "…"]`, `(b"x-api-key", b"…")`: a pair, not a sentence.
 fn in_list(text: &Text<'_>, name: &Name) -> bool {
-    let before = text[..name.begin].iter().rev().find(|byte| !quote(**byte) && !matches!(byte, b'\\' | b'b'));
+    let before = text[name.begin.saturating_sub(BACK_BYTES_MAX)..name.begin]
+        .iter()
+        .rev()
+        .find(|byte| !quote(**byte) && !matches!(byte, b'\\' | b'b'));
     matches!(before, Some(b'(' | b'['))
 }
+
+/// What stands before `at` and the blanks there.
+fn trimmed_before<'a>(text: &Text<'a>, at: usize) -> &'a [u8] {
+    let near = text.bytes()[at.saturating_sub(BACK_BYTES_MAX)..at].trim_ascii_end();
+    text.spend((at.min(BACK_BYTES_MAX) - near.len()) / 2);
+    near
+}
+
+/// So many blanks are looked back over.
+const BACK_BYTES_MAX: usize = 64;
 
 /// `machine … login … password …`; `ENV NAME value`, `requirepass value`: files of words.
 fn netrc(text: &Text<'_>, name: &Name) -> bool {
     let begins = text.starts_with(b"machine ") || text.starts_with(b"default ") || text.starts_with(b"login ");
     let word = &text[name.begin..name.word_end];
     let directive = word.eq_ignore_ascii_case(b"requirepass") || word.eq_ignore_ascii_case(b"masterauth");
-    let before = text[..name.begin].trim_ascii_end();
+    let before = trimmed_before(text, name.begin);
     let env = [&b"ENV"[..], b"ARG", b"setenv", b"SetEnv", b"-gx", b"-x"].iter().any(|word| before.ends_with(word));
     text.spend(24);
     (begins && name.begin < 256) || directive || env

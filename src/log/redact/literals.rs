@@ -320,7 +320,7 @@ impl Family {
     pub(super) fn cost(self) -> usize {
         match self {
             Family::Dot => 13,
-            Family::Shape(_) | Family::Infix(_) | Family::Exact(_) | Family::Sid => 28,
+            Family::Shape(_) | Family::Infix(_) | Family::Exact(_) | Family::Sid | Family::Key(_) => 28,
             _ => 40,
         }
     }

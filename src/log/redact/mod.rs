@@ -33,7 +33,7 @@ mod wary;
 pub use trail::{Trail, filter};
 
 use automaton::{Automaton, State};
-use decode::{First, Shadow};
+use decode::{First, Near, Shadow};
 use keys::Found;
 use literals::Family;
 use memchr::memmem::Finder;
@@ -86,6 +86,8 @@ struct Finds {
     stretches: Vec<(u32, u32)>,
     /// A private key begins and does not end.
     key_open: bool,
+    /// What the looks were charged, in nanoseconds.
+    spent: usize,
 }
 
 impl Redactor {
@@ -107,12 +109,17 @@ impl Redactor {
 
     /// The next line of a text, whose lines before left `trail`.
     pub fn line_after<'a>(&self, line: &'a [u8], trail: &mut Trail) -> Cow<'a, [u8]> {
-        let mut finds = self.find(line);
+        let mut finds = self.find(line, trail.price());
         trail.follow(self, line, &mut finds);
         if finds.ranges.is_empty() && finds.stretches.is_empty() {
             return Cow::Borrowed(line);
         }
         Cow::Owned(cut_out(line, finds))
+    }
+
+    /// What the closer looks at `line` are charged, in nanoseconds: for those who compare it with what they take.
+    pub fn charge(&self, line: &[u8]) -> usize {
+        self.find(line, 0).spent
     }
 
     /// True without patterns of the operator's, which could look at anything.
@@ -126,20 +133,23 @@ impl Redactor {
         matches!(self.line_after(line, &mut trail), Cow::Borrowed(_)) && trail.is_closed()
     }
 
-    /// Looks at the line and at its shadow: what was spent, or from where on it was worth no more.
-    fn looks(&self, line: &[u8], finds: &mut Finds) -> Result<usize, usize> {
+    /// Looks at the line and at its shadow, when so much was spent before: what was spent, or from where on it was worth no
+    /// more.
+    fn looks(&self, line: &[u8], spent: usize, finds: &mut Finds) -> Result<usize, usize> {
         let worth = SPENT_MIN + line.len() * SPENT_EIGHT_BYTES / 8;
-        match self.scan(line, 0, worth, finds) {
-            Ok(spent) => self.shadow(line, spent, finds),
-            Err(at) => Err(if decode::suspicious(&line[..at]) { 0 } else { at }),
+        let mut near = Near::new();
+        match self.scan(line, spent, worth, finds, &mut near) {
+            Ok(spent) => self.shadow(line, spent, &near, finds),
+            Err(at) => Err(if decode::is_plain(&line[..at]) { at } else { 0 }),
         }
     }
 
-    fn find(&self, line: &[u8]) -> Finds {
+    fn find(&self, line: &[u8], spent: usize) -> Finds {
         let mut finds = Finds::default();
-        let spent = self.looks(line, &mut finds);
+        let spent = self.looks(line, spent, &mut finds);
         if let Err(at) = spent {
             wary::rest(line, at, &mut finds);
+            finds.spent += (line.len() - at.min(line.len())) * wary::EIGHT_BYTES_COST / 8;
         }
         for pattern in &self.extra {
             let matches = pattern.find_iter(line).filter(|found| !found.is_empty());
@@ -149,18 +159,27 @@ impl Redactor {
     }
 
     /// Looks at the line with its escapes undone, and leads what it finds back to the line.
-    fn shadow(&self, line: &[u8], spent: usize, finds: &mut Finds) -> Result<usize, usize> {
+    fn shadow(&self, line: &[u8], spent: usize, near: &Near, finds: &mut Finds) -> Result<usize, usize> {
+        if decode::is_plain(line) {
+            return Ok(spent);
+        }
+        let spent = spent + decode::plain_cost(line);
         let worth = SPENT_MIN + line.len() * BOTH_EIGHT_BYTES / 8;
         // Who gives up looks at the line in another way, and that has its price.
         let looked = worth.saturating_sub(line.len() * wary::EIGHT_BYTES_COST / 8);
-        let first = First::of(line, looked.saturating_sub(spent));
+        let first = First::of(line, near, looked.saturating_sub(spent));
         let spent = spent + first.cost;
+        finds.spent = spent;
         let Some(lead) = first.lead() else { return if spent > looked { Err(0) } else { Ok(spent) } };
-        let Some(shadow) = Shadow::of(line, &first, worth.saturating_sub(spent)) else { return Err(lead) };
+        let Some(shadow) = Shadow::of(line, &first, near, worth.saturating_sub(spent)) else {
+            finds.spent = worth;
+            return Err(lead);
+        };
         let spent = spent + shadow.whole_cost();
         let mut found = Finds::default();
-        let end = self.scan(&shadow.text, spent, worth, &mut found);
+        let end = self.scan(&shadow.text, spent, worth, &mut found, &mut Near::new());
         finds.key_open |= found.key_open;
+        finds.spent = found.spent;
         finds.ranges.extend(found.ranges.into_iter().map(|Found { range, .. }| {
             Found::from(shadow.original(range.start)..decode::tail(line, shadow.original(range.end)))
         }));
@@ -168,7 +187,14 @@ impl Redactor {
     }
 
     /// One scan. Returns what was spent; or where it stopped, because looking closer cost more than `worth`.
-    fn scan(&self, text: &[u8], spent: usize, worth: usize, finds: &mut Finds) -> Result<usize, usize> {
+    fn scan(
+        &self,
+        text: &[u8],
+        spent: usize,
+        worth: usize,
+        finds: &mut Finds,
+        near: &mut Near,
+    ) -> Result<usize, usize> {
         let text = Text::new(text, spent);
         let mut memo = tokens::Memo::default();
         let (mut state, mut covered) = (self.literals.start(), 0..0);
@@ -183,20 +209,26 @@ impl Redactor {
                         deep += DOT_COST / DEEP_COST;
                         continue;
                     }
+                    if state != dot {
+                        near.hit(at);
+                    }
                     self.hits(&text, state, at + 1, &mut memo, &mut covered, finds);
                     if text.spent() > worth {
+                        finds.spent = text.spent();
                         return Err(if covered.contains(&at) { covered.end } else { at });
                     }
                 }
             }
             text.spend(deep * DEEP_COST);
             if text.spent() > worth {
+                finds.spent = text.spent();
                 let at = begin + block.len();
                 return Err(if covered.contains(&at) { covered.end } else { at });
             }
         }
-        unlisted::tokens(&text, worth, |range| finds.ranges.push(Found::from(range)))?;
-        Ok(text.spent())
+        let unlisted = unlisted::tokens(&text, worth, |range| finds.ranges.push(Found::from(range)));
+        finds.spent = text.spent();
+        unlisted.map(|()| text.spent())
     }
 
     /// Every literal that ends at `end`. Out of line: the loop above keeps its registers.
@@ -237,7 +269,7 @@ const DOT_COST: usize = 4;
 /// What may be spent on looking closer, in nanoseconds: so much for a line, so much for eight of its bytes. A line of
 /// this program or of a server needs a tenth of it; whoever writes lines that need more gets them back with more missing.
 const SPENT_MIN: usize = 1200;
-const SPENT_EIGHT_BYTES: usize = 8;
+const SPENT_EIGHT_BYTES: usize = 7;
 /// The same for a line with escapes: for undoing them, scanning the line again without them, and looking closer in both.
 const BOTH_EIGHT_BYTES: usize = 15;
 /// What a find costs.

@@ -84,6 +84,7 @@ impl Name {
         let floor = self.begin.saturating_sub(NAME_BYTES_MAX);
         let before = &text[floor..self.begin];
         let shut = before.iter().rposition(|byte| !matches!(byte, b' ' | b'\t' | b'-' | b'#'));
+        text.spend(4 + before.len() - shut.unwrap_or(0));
         match shut {
             None => floor == 0,
             Some(at) => {

@@ -184,7 +184,7 @@ pub(super) fn leaks_anyhow(text: &[u8], secret: &str) -> bool {
         if leaks(&shadow, secret) {
             return true;
         }
-        let Some(next) = decode::Shadow::of(&shadow, &decode::First::of(&shadow, usize::MAX), usize::MAX) else {
+        let Some(next) = decode::Shadow::of_all(&shadow) else {
             return false;
         };
         shadow = next.text;

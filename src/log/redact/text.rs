@@ -17,6 +17,11 @@ impl<'a> Text<'a> {
         Text { bytes, spent: Cell::new(spent) }
     }
 
+    /// The text itself, for as long as it lives.
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     pub(super) fn spend(&self, bytes: usize) {
         self.spent.set(self.spent.get() + bytes);
     }
@@ -92,6 +97,20 @@ pub(super) fn find_word(text: &Text<'_>, word: &[u8], from: usize, to: usize) ->
     let found = text.get(from..to).and_then(|part| memchr::memmem::find(part, word)).map(|at| from + at);
     text.spend(8 + found.unwrap_or(to).saturating_sub(from) / SWIFT);
     found
+}
+
+/// The last of `word` that ends in `from..to`.
+pub(super) fn rfind_word(text: &Text<'_>, word: &[u8], from: usize, to: usize) -> Option<usize> {
+    let part = text.get(from..to)?;
+    let mut end = part.len();
+    loop {
+        let at = memchr::memrchr(word[0], &part[..end]);
+        text.spend(8 + (end - at.unwrap_or(0)) / SWIFT);
+        end = at?;
+        if part[end..].starts_with(word) {
+            return Some(from + end);
+        }
+    }
 }
 
 /// True where a word may begin: at the start, after anything but a letter or digit, after an escape.

@@ -13,26 +13,29 @@ const TAIL_BYTES_MIN: usize = 30;
 const HEAD_BYTES_MAX: usize = 24;
 /// So many bytes of it are looked at, and between so many of them the kind changes: of random ones some twenty.
 const LOOKED_BYTES: usize = 32;
-const CHANGES_MIN: usize = 13;
+const CHANGES_MIN: u8 = 13;
 /// Each run that is long enough has two bytes so far apart of which the first is at a multiple of it.
 const STEP_BYTES: usize = TAIL_BYTES_MIN / 2;
 /// What a step costs.
-const STEP_COST: usize = 1;
-/// Bytes of a run that are passed over in a nanosecond.
+const STEP_COST: usize = 2;
+/// What a run costs, and how many bytes of it are passed over in a nanosecond.
+const RUN_COST: usize = 24;
 const RUN_BYTES: usize = 2;
+/// What a closer look at a run with a mark costs, beside the bytes of its name.
+const LOOK_COST: usize = 50;
 
 /// All of them, each step and each run charged to the text; or where they cost more than `worth`.
 pub(super) fn tokens(text: &Text<'_>, worth: usize, mut found: impl FnMut(Range<usize>)) -> Result<(), usize> {
     let mut at = 0;
-    while at + STEP_BYTES < text.len() {
-        if !(url_safe(text[at]) & url_safe(text[at + STEP_BYTES])) {
+    while let Some(step) = text.get(at..).and_then(|rest| rest.first_chunk()) {
+        if !is_run(step) {
             text.spend(STEP_COST);
             at += STEP_BYTES;
             continue;
         }
         let from = at - text[..at].iter().rev().take_while(|byte| url_safe(**byte)).count();
         let end = at + text[at..].iter().take_while(|byte| url_safe(**byte)).count();
-        text.spend((end - from) / RUN_BYTES);
+        text.spend(RUN_COST + (end - from) / RUN_BYTES);
         if text.spent() > worth {
             return Err(from);
         }
@@ -46,6 +49,15 @@ pub(super) fn tokens(text: &Text<'_>, worth: usize, mut found: impl FnMut(Range<
     Ok(())
 }
 
+/// One question for all bytes of a step, in the processor's wide registers: most words are shorter, and a question each
+/// would be guessed wrong.
+fn is_run(step: &[u8; STEP_BYTES + 1]) -> bool {
+    step.iter().fold(true, |all, byte| {
+        let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+        all & (letter | (byte.wrapping_sub(b'0') < 10) | (*byte == b'_') | (*byte == b'-'))
+    })
+}
+
 /// What ends the name, with room for the rest behind it.
 fn first_mark(text: &[u8], from: usize, end: usize) -> Option<usize> {
     let last = end.checked_sub(TAIL_BYTES_MIN)?;
@@ -57,7 +69,7 @@ fn head(text: &Text<'_>, mark: usize) -> Option<usize> {
     let floor = mark.saturating_sub(HEAD_BYTES_MAX);
     let named = |byte: &&u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || **byte == b'_';
     let length = text[floor..mark].iter().rev().take_while(named).count();
-    text.spend(length);
+    text.spend(LOOK_COST + length);
     // A word may begin within it: behind an escape, or a colour's last letter.
     let start = (mark - length..mark).find(|at| text[*at].is_ascii_lowercase() && word_begins(text, *at))?;
     let name = &text[start..mark];
@@ -67,21 +79,43 @@ fn head(text: &Text<'_>, mark: usize) -> Option<usize> {
 
 /// Capitals, small letters and digits, each often, and by turns.
 fn random(tail: &[u8]) -> bool {
-    let kind = |byte: u8| match byte {
-        b'a'..=b'z' => 0,
-        b'A'..=b'Z' => 1,
-        b'0'..=b'9' => 2,
-        _ => 3,
-    };
     let tail = &tail[..tail.len().min(LOOKED_BYTES)];
-    let mut counts = [0usize; 4];
-    tail.iter().for_each(|byte| counts[kind(*byte)] += 1);
-    let changes = tail.windows(2).filter(|pair| kind(pair[0]) != kind(pair[1])).count();
-    // In names a small letter follows a capital.
-    let abrupt = tail.windows(2).filter(|pair| kind(pair[0]) == 1 && kind(pair[1]) != 0).count();
+    if tail.len() < TAIL_BYTES_MIN {
+        return false;
+    }
+    let (mut counts, mut changes, mut abrupt) = ([0u8; 4], 0u8, 0u8);
+    let mut before = KINDS[usize::from(tail[0])];
+    for byte in tail {
+        let kind = KINDS[usize::from(*byte)];
+        counts[usize::from(kind)] += 1;
+        changes += u8::from(kind != before);
+        // In names a small letter follows a capital.
+        abrupt += u8::from((before == CAPITAL) & (kind != SMALL));
+        before = kind;
+    }
+    // The first byte follows none.
+    let abrupt = abrupt - u8::from(KINDS[usize::from(tail[0])] == CAPITAL);
     let kinds = counts[0] > 3 && counts[1] > 3 && counts[2] > 1;
-    tail.len() >= TAIL_BYTES_MIN && kinds && abrupt > 2 && changes.saturating_sub(counts[3]) >= CHANGES_MIN
+    kinds && abrupt > 2 && changes.saturating_sub(counts[3]) >= CHANGES_MIN
 }
+
+const SMALL: u8 = 0;
+const CAPITAL: u8 = 1;
+
+const KINDS: [u8; 256] = {
+    let mut kinds = [3; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        kinds[byte] = match byte as u8 {
+            b'a'..=b'z' => SMALL,
+            b'A'..=b'Z' => CAPITAL,
+            b'0'..=b'9' => 2,
+            _ => 3,
+        };
+        byte += 1;
+    }
+    kinds
+};
 
 #[cfg(test)]
 mod tests {

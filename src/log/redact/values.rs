@@ -137,7 +137,7 @@ fn source(value: &[u8], mix: Mix) -> bool {
     let name = value.iter().take_while(|byte| alnum(**byte) || matches!(byte, b'_' | b'.' | b':')).count();
     let pointer = matches!(value[0], b'*' | b'&' | b'(' | b'[')
         || (value[0] == b'_' && (mix.digits == 0 || value.starts_with(b"__")))
-        || memchr::memmem::find(value, b"::").is_some();
+        || memchr::memchr_iter(b':', value).any(|at| value.get(at + 1) == Some(&b':'));
     let call = name > 0
         && name < 64
         && !value[0].is_ascii_digit()

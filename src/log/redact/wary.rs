@@ -13,7 +13,7 @@ const NAME_BYTES_MAX: usize = 24;
 const BACK_BYTES: usize = 40;
 
 /// What this costs for eight bytes, in nanoseconds.
-pub(super) const EIGHT_BYTES_COST: usize = 9;
+pub(super) const EIGHT_BYTES_COST: usize = 10;
 
 /// Covers the stretches of `line` from about `at` on.
 pub(super) fn rest(line: &[u8], at: usize, finds: &mut Finds) {
