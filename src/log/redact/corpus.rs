@@ -408,6 +408,38 @@ fn generated_ids_hashes_and_pictures_stay() {
 }
 
 #[test]
+fn escapes_elsewhere_in_a_long_line_hide_no_secret() {
+    const WORDS: &str = "some words of prose that nobody has to hide, ";
+    let (redactor, mut dice) = (Redactor::new(&[]).unwrap(), Dice(0x0ddb_1a5e_5bad_5eed));
+    let (mut failures, mut total) = (Vec::new(), 0);
+    let mut lines: Vec<(String, String)> = Vec::new();
+    for (_, secret) in shaped(&mut dice).into_iter().step_by(3) {
+        lines.extend(carriers(&secret).into_iter().map(|(_, line)| (secret.clone(), line)));
+    }
+    for name in ["password", "access_token"] {
+        let secret = format!("a7{}", dice.word(ALNUM, 22));
+        lines.extend(named(&secret, name).into_iter().map(|(_, line)| (secret.clone(), line)));
+    }
+    for (secret, line) in &lines {
+        let (before, after) = (dice.roll(40), dice.roll(40));
+        let surrounded = |escape: &str| {
+            let prose = |words: usize| format!("{escape}{}", WORDS.repeat(words));
+            format!("{}{}{line} {}{}", prose(before), prose(1), prose(after), prose(2))
+        };
+        // What is found beside plain words is found beside escapes.
+        if leaks_anyhow(&redactor.line(surrounded("").as_bytes()), secret) {
+            continue;
+        }
+        for escape in ["&lt;", "%41", "\\u0020", "\u{a0}"] {
+            total += 1;
+            check(&redactor, &format!("{before} {escape} {after}"), &surrounded(escape), secret, &mut failures);
+        }
+    }
+    assert!(total > 1_500, "{total}");
+    assert_none(&failures, total);
+}
+
+#[test]
 fn a_secret_between_a_name_and_its_value_is_found_too() {
     let redactor = Redactor::new(&[]).unwrap();
     let secret = "hf_QwErTyUiOpAsDfGhJkLzXcVbNmQ7Z4K1P9W";
