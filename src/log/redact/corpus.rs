@@ -426,16 +426,12 @@ fn escapes_elsewhere_in_a_long_line_hide_no_secret() {
             let prose = |words: usize| format!("{escape}{}", WORDS.repeat(words));
             format!("{}{}{line} {}{}", prose(before), prose(1), prose(after), prose(2))
         };
-        // What is found beside plain words is found beside escapes.
-        if leaks_anyhow(&redactor.line(surrounded("").as_bytes()), secret) {
-            continue;
-        }
-        for escape in ["&lt;", "%41", "\\u0020", "\u{a0}"] {
+        for escape in ["", "&lt;", "%41", "\\u0020", "\u{a0}"] {
             total += 1;
             check(&redactor, &format!("{before} {escape} {after}"), &surrounded(escape), secret, &mut failures);
         }
     }
-    assert!(total > 1_500, "{total}");
+    assert!(total > 2_000, "{total}");
     assert_none(&failures, total);
 }
 

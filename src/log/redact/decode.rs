@@ -152,7 +152,6 @@ impl Shadow {
         }
         let Some(cut) = self.tail_end(text, gap.start, gap.end - LEAD_BYTES) else { return self.plain(text, gap) };
         self.plain(text, gap.start..cut);
-        self.stretch(cut);
         self.text.push(b'\n');
         // A word that is cut might begin like a token.
         let lead = (gap.end - LEAD_BYTES).max(cut + 1);
