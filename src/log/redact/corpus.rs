@@ -278,7 +278,14 @@ fn secrets_leak_from_no_form_that_programs_and_people_use() {
         check(&redactor, form, &form.replace("{}", secret), secret, &mut failures);
     }
     // Without a digit: what stands before them says enough.
-    for form in ["smtp_pass: '{}'", "USER_PASS={}", "the default password is '{}'", "\"password\": \"{}\""] {
+    for form in [
+        "smtp_pass: '{}'",
+        "USER_PASS={}",
+        "the default password is '{}'",
+        "\"password\": \"{}\"",
+        "    [user_pass] => {}",
+        "{:user \"bob\" :db-password \"{}\"}",
+    ] {
         check(&redactor, form, &form.replace("{}", "sunflower"), "sunflower", &mut failures);
     }
     check(&redactor, "chosen", "\"pwd\": \"thisismypassword\"", "thisismypassword", &mut failures);
@@ -287,6 +294,28 @@ fn secrets_leak_from_no_form_that_programs_and_people_use() {
     check(&redactor, "phrase", &format!("password: {phrase}"), phrase, &mut failures);
     check(&redactor, "quoted phrase", &format!("{{\"password\":\"{phrase}\"}}"), phrase, &mut failures);
     assert_none(&failures, 160);
+}
+
+#[test]
+fn tokens_of_exact_parts_are_cut_out_whole() {
+    let (redactor, mut dice) = (Redactor::new(&[]).unwrap(), Dice(0x51de_ca5e_0f0e_11e5));
+    let mut failures = Vec::new();
+    let small = &ALNUM[26..];
+    for _ in 0..40 {
+        for (maker, secret) in [
+            ("mapbox", format!("pk.{}7.{}", dice.word(small, 59), dice.word(small, 22))),
+            ("retell", format!("key_{}7", dice.word(HEX, 27))),
+            ("telnyx", format!("KEY{}7a", dice.word(URL, 54))),
+            ("square", format!("sq0{}-{}7", dice.word(LOWER, 3), dice.word(ALNUM, 21))),
+            ("twitter", format!("{}{}%3D{}", "A".repeat(21), dice.word(ALNUM, 40), dice.word(ALNUM, 44))),
+            ("slack", format!("xoxd-{}\\/{}", dice.word(B64, 30), dice.word(B64, 30))),
+        ] {
+            for line in [format!("upstream rejected {secret} (401)"), format!("{{\"x\":\"{secret}\",\"n\":1}}")] {
+                check(&redactor, maker, &line, &secret, &mut failures);
+            }
+        }
+    }
+    assert_none(&failures, 40 * 12);
 }
 
 fn encode64(bytes: &[u8]) -> String {

@@ -58,6 +58,7 @@ pub(super) fn lead(text: &Text<'_>, name: &Name) -> Option<Lead> {
         [b'T' | b't', b'O' | b'o', b' ', mark, ..] if spaced && quote(*mark) => {
             Some(Lead { at: at + 3, context: Context::List })
         }
+        [b'=', b'>', ..] if bracketed(text, name) => Some(Lead { at: at + 2, context: Context::Tight }),
         [b'=', b'>', ..] | [b':', b'=', ..] => tight(2),
         [b'=', ..] => tight(1),
         [b':', ..] => typed(text, at).or_else(|| tight(1)),
@@ -66,13 +67,26 @@ pub(super) fn lead(text: &Text<'_>, name: &Name) -> Option<Lead> {
         [b'.', b' ', mark, ..] if spaced && quote(*mark) => Some(Lead { at: at + 2, context: Context::List }),
         [b'-', b' ', ..] if spaced && dashed(text, at + 2) => Some(Lead { at: at + 2, context: Context::Told }),
         _ if spaced && name.flag(text) => Some(Lead { at, context: Context::Flag }),
-        [mark, ..] if spaced && quote(*mark) => Some(Lead { at, context: Context::List }),
+        [mark, ..] if spaced && quote(*mark) => {
+            let context = if keyword(text, name) { Context::Quoted } else { Context::List };
+            Some(Lead { at, context })
+        }
         _ if spaced && netrc(text, name) => Some(Lead { at, context: Context::Flag }),
         _ if spaced && name.quote.is_none() && declared(text, at).is_some() => declared(text, at),
         _ if spaced && name.leads_line(text) && last_word(text, at) => Some(Lead { at, context: Context::Line }),
         _ if spaced => Some(verb(text, at)),
         _ => None,
     }
+}
+
+/// `[password] => …`: a member of an array as PHP prints it.
+fn bracketed(text: &Text<'_>, name: &Name) -> bool {
+    name.quote.is_none() && text[..name.begin].ends_with(b"[") && text[..name.end].ends_with(b"]")
+}
+
+/// `{:password "…"}`: a member of a map as Clojure prints it.
+fn keyword(text: &Text<'_>, name: &Name) -> bool {
+    name.quote.is_none() && matches!(text[..name.begin], [.., b'{' | b' ' | b',', b':'])
 }
 
 /// `?=`, `+=`, `||=`, `::=`: the `=`.

@@ -33,14 +33,17 @@ pub(super) const DIGIT: u16 = 4;
 pub(super) const UNDERSCORE: u16 = 8;
 pub(super) const DASH: u16 = 16;
 pub(super) const DOT: u16 = 32;
-pub(super) const REST: u16 = 64;
+const SLASH: u16 = 64;
 pub(super) const COLON: u16 = 128;
 pub(super) const DOLLAR: u16 = 256;
 pub(super) const AT: u16 = 512;
 pub(super) const TILDE: u16 = 1024;
 pub(super) const COMMA: u16 = 2048;
+pub(super) const BACKSLASH: u16 = 4096;
+pub(super) const PERCENT: u16 = 8192;
 
 pub(super) const ALNUM: u16 = LOWER | UPPER | DIGIT;
+pub(super) const REST: u16 = SLASH | PERCENT;
 pub(super) const CAPITAL: u16 = UPPER | DIGIT;
 pub(super) const NAME: u16 = ALNUM | UNDERSCORE;
 pub(super) const URL_SAFE: u16 = NAME | DASH;
@@ -58,12 +61,14 @@ const fn classes() -> [u16; 256] {
             b'_' => UNDERSCORE,
             b'-' => DASH,
             b'.' => DOT,
-            b'/' | b'+' | b'=' | b'%' => REST,
+            b'/' | b'+' | b'=' => SLASH,
+            b'%' => PERCENT,
             b':' => COLON,
             b'$' => DOLLAR,
             b'@' => AT,
             b'~' => TILDE,
             b',' => COMMA,
+            b'\\' => BACKSLASH,
             _ => 0,
         };
         byte += 1;
@@ -127,7 +132,7 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("xoxa-", SLASHED, 10, Length),
     shape("xoxb-", SLASHED, 10, Length),
     shape("xoxc-", SLASHED, 10, Length),
-    shape("xoxd-", SLASHED, 10, Length),
+    shape("xoxd-", SLASHED | BACKSLASH, 10, Length),
     shape("xoxe-", SLASHED, 10, Length),
     shape("xoxe.", SLASHED, 8, Random),
     shape("xoxo-", SLASHED, 10, Length),
@@ -178,13 +183,15 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("hvs.", URL_SAFE, 16, RandomWord),
     shape("hvb.", URL_SAFE, 16, RandomWord),
     shape("hvr.", URL_SAFE, 16, RandomWord),
-    shape("ATATT3", SLASHED, 24, Random),
+    shape("ATAT", SLASHED | BACKSLASH, 30, RandomWord),
+    shape("KEY", URL_SAFE, 50, RandomWord),
     shape("ATCTT3", SLASHED, 24, Random),
     shape("ATBB", SLASHED, 24, RandomWord),
     shape("ntn_", NAME, 24, RandomWord),
     shape("secret_", ALNUM, 32, RandomWord),
     shape("figd_", URL_SAFE, 16, Random),
     shape("sbp_", ALNUM, 24, RandomWord),
+    shape("sbp_v0_", ALNUM, 24, RandomWord),
     shape("pscale_tkn_", SLASHED, 16, Random),
     shape("pscale_pw_", SLASHED, 16, Random),
     shape("pscale_oauth_", SLASHED, 16, Random),
@@ -286,7 +293,8 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("access-development-", URL_SAFE, 30, Random),
     shape("aio_", ALNUM, 26, RandomWord),
     shape("ATTA", ALNUM, 60, RandomWord),
-    shape("sl.", SLASHED, 100, RandomWord),
+    shape("sl.", SLASHED, 60, RandomWord),
+    shape("AAAAAAAAAAAAAAAAAAAAA", ALNUM | PERCENT, 60, RandomWord),
     shape("webhook.office.com/", SLASHED | AT, 40, Random),
     shape("hooks.zapier.com/hooks/", SLASHED, 14, Random),
     // what else announces itself
@@ -424,7 +432,7 @@ pub(super) const SHAPES: &[Shape] = &[
     // what is measured, watched and sent
     shape("db-", ALNUM, 28, RandomWord),
     shape("rma_", URL_SAFE, 40, RandomWord),
-    shape("m0-", ALNUM, 30, RandomWord),
+    shape("m0-", ALNUM, 28, RandomWord),
     shape("dvc_client_", URL_SAFE, 8, Random),
     shape("dvc_server_", URL_SAFE, 8, Random),
     shape("dvc_mobile_", URL_SAFE, 8, Random),
@@ -458,7 +466,7 @@ pub(super) const SHAPES: &[Shape] = &[
     shape("cs_", ALNUM, 40, RandomWord),
     shape("ck_", ALNUM, 40, RandomWord),
     shape("apikey_", ALNUM, 40, RandomWord),
-    shape("pina_", ALNUM, 24, RandomWord),
+    shape("pina_", ALNUM, 18, RandomWord),
     shape("da2-", ALNUM, 26, RandomWord),
     shape("PMAT-", ALNUM, 24, RandomWord),
     shape("sq0idp-", URL_SAFE, 12, Random),

@@ -2,7 +2,7 @@
 
 use super::makers::Needs::{Capitals, Length, Random, RandomWord};
 use super::makers::{
-    ALNUM, CLASSES, DASH, DIGIT, DOT, DOTTED, LOWER, NAME, REST, Shape, TILDE, UNDERSCORE, UPPER, URL_SAFE,
+    ALNUM, CAPITAL, CLASSES, DASH, DIGIT, DOT, DOTTED, LOWER, NAME, REST, Shape, TILDE, UNDERSCORE, UPPER, URL_SAFE,
 };
 use super::text::{Mix, Text, alnum, find, run, short_run, url_safe, word_begins};
 use std::ops::Range;
@@ -222,6 +222,24 @@ pub(super) const EXACT: &[(&str, &[(u16, usize)])] = &[
     ("pk_", &[(DIGIT, 8), (UNDERSCORE, 1), (ALNUM, 32)]),
     ("pk_", &[(DIGIT, 9), (UNDERSCORE, 1), (ALNUM, 32)]),
     ("key_", &[(ALNUM, 64)]),
+    ("key_", &[(LOWER | DIGIT, 28)]),
+    ("pk.", &[(ALNUM, 60), (DOT, 1), (ALNUM, 22)]),
+    ("sq0", &[(LOWER, 3), (DASH, 1), (URL_SAFE, 22)]),
+    ("sq0", &[(LOWER, 3), (DASH, 1), (URL_SAFE, 43)]),
+    (
+        "A3-",
+        &[
+            (CAPITAL, 6),
+            (DASH, 1),
+            (CAPITAL, 11),
+            (DASH, 1),
+            (CAPITAL, 5),
+            (DASH, 1),
+            (CAPITAL, 5),
+            (DASH, 1),
+            (CAPITAL, 5),
+        ],
+    ),
     ("4b1d", &[(ALNUM, 38)]),
     ("YCA", &[(URL_SAFE, 37)]),
     ("ak-", &[(ALNUM, 22)]),
