@@ -297,6 +297,41 @@ fn secrets_leak_from_no_form_that_programs_and_people_use() {
 }
 
 #[test]
+fn escaped_signs_are_undone_wherever_they_stand() {
+    let (redactor, mut failures) = (Redactor::new(&[]).unwrap(), Vec::new());
+    let secret = "Zq8vN3kL0rT2xR7tB5mY";
+    for form in [
+        r#"{"m":"{\u0022auths\u0022:{\u0022ghcr.io\u0022:{\u0022auth\u0022:\u0022{}==\u0022}}}"}"#,
+        "GET /go?to=https%3A%2F%2Fmystore.blob.example.net%2Ff%3Fsr%3Db%26sig%3D{}%253D",
+        "GET /go?to=https%3A%2F%2Fapp.example.com%2Fcb%3Fcode%3D{}%26state%3Dxyz",
+        "h=%7BSSHA%7D{}x6nNrXfMQq6hFJ4z8",
+        "cmd=curl%20-u%20bob:{}%20host",
+        "q=CREATE%20USER%20bob%20IDENTIFIED%20BY%20%27{}%27",
+        "your%20backup%20code%3A%20{}",
+        "smtp.login%28%22u%22,%22{}%22%29",
+        "bob:{}@tcp%28db%29",
+        "%22connect%2Esid%22%3A%22{}%22",
+        "p%61ssword%3D%22correct horse {} staple%22",
+        "%22%E5%AF%86%E7%A0%81%22%3A%22correct {} 77%22",
+        "x %22MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.{}7R7y8q9%22",
+    ] {
+        check(&redactor, form, &form.replace("{}", secret), secret, &mut failures);
+    }
+    let words = "words of it ".repeat(20);
+    for form in [
+        format!("Authorization%3A Digest username=\"bob\", realm=\"{words}\", response=\"{secret}\""),
+        format!(
+            "&quot;secret&quot;: {{&quot;value&quot;: &quot;{secret}&quot;, &quot;about&quot;: &quot;{words}&quot;}}"
+        ),
+        format!("Cookie%3A {}s={secret}", "theme=dark; ".repeat(30)),
+        format!("&quot;secret&quot;: &quot;{}{secret}&quot;", "correct horse battery staple ".repeat(12)),
+    ] {
+        check(&redactor, "long", &form, secret, &mut failures);
+    }
+    assert_none(&failures, 17);
+}
+
+#[test]
 fn tokens_of_exact_parts_are_cut_out_whole() {
     let (redactor, mut dice) = (Redactor::new(&[]).unwrap(), Dice(0x51de_ca5e_0f0e_11e5));
     let mut failures = Vec::new();
@@ -473,6 +508,16 @@ fn a_secret_between_a_name_and_its_value_is_found_too() {
         format!("name=\\\"password\\\"; filename={secret}\\r\\n\\r\\nvalue123\\r\\n"),
     ] {
         assert!(!leaks(&redactor.line(line.as_bytes()), secret), "{line}");
+    }
+}
+
+#[test]
+fn a_cookie_in_base64_ends_where_its_text_ends() {
+    let redactor = Redactor::new(&[]).unwrap();
+    for cookie in ["s=YWJjZGVmZ2g=", "s=YWJjZGVmZ2g"] {
+        let out = redactor.line(format!(r#"{{"m":"Cookie: {cookie}","n":1,"z":"kept"}}"#).as_bytes()).into_owned();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.ends_with(r#"","n":1,"z":"kept"}"#), "{text}");
     }
 }
 

@@ -17,64 +17,21 @@ pub(super) struct Shadow {
 
 /// A shadow begins so far before the first escape: a name and its separator.
 const LEAD_BYTES: usize = 160;
-/// What follows an escape is looked at so far at least: the value behind a name.
-const TAIL_BYTES: usize = 256;
-/// A gap between escapes is worth a cut when it is so long.
-const GAP_BYTES_MIN: usize = LEAD_BYTES + TAIL_BYTES + 64;
 /// An escape in an escape in an escape.
 const DEPTH_MAX: usize = 5;
 
-/// Where literals were found in a text, in order: an escape of a sign matters near to one of them alone.
-pub(super) struct Near {
-    hits: [u32; HITS_MAX],
-    count: usize,
-}
-
-/// So many are known; a text with more is looked at whole.
-const HITS_MAX: usize = 48;
-/// A sign matters so far before a literal, and so far behind one: the value before its name, and the one behind it.
-const BEFORE_BYTES: usize = 160;
-const BEHIND_BYTES: usize = 320;
-
-impl Near {
-    pub(super) fn new() -> Near {
-        Near { hits: [0; HITS_MAX], count: 0 }
-    }
-
-    /// A literal begins at `at`, or where one did that is known.
-    pub(super) fn hit(&mut self, at: usize) {
-        if let Some(hit) = self.hits.get_mut(self.count) {
-            *hit = at as u32;
-        }
-        self.count += 1;
-    }
-
-    /// True when `escape` may make or break a find; escapes come in order, and `next` is the first hit that counts.
-    fn concerns(&self, escape: Escape, next: &mut usize) -> bool {
-        if self.count > HITS_MAX || escape.hides() {
-            return true;
-        }
-        let at = escape.at as usize;
-        let hits = &self.hits[..self.count];
-        *next += hits[*next..].iter().take_while(|hit| **hit as usize + BEHIND_BYTES < at).count();
-        hits.get(*next).is_some_and(|hit| *hit as usize <= at + BEFORE_BYTES)
-    }
-}
-
-/// The first escape of a text that matters, and what it cost to find it.
+/// The first escape of a text, and what it cost to find it.
 pub(super) struct First {
     found: Option<Escape>,
-    /// Of the hits that are [`Near`].
-    next: usize,
     pub(super) cost: usize,
 }
 
 impl First {
     /// Looks for it until that has cost more than `worth`.
-    pub(super) fn of(text: &[u8], near: &Near, worth: usize) -> First {
-        let mut first = First { found: None, next: 0, cost: 0 };
-        first.found = next_concern(text, 0, (near, &mut first.next), &mut first.cost, worth);
-        first
+    pub(super) fn of(text: &[u8], worth: usize) -> First {
+        let mut cost = 0;
+        let found = next_escape(text, 0, &mut cost, worth);
+        First { found, cost }
     }
 
     /// Where the shadow of its text begins; nothing when nothing in it is escaped.
@@ -96,35 +53,32 @@ pub(super) fn plain_cost(text: &[u8]) -> usize {
 impl Shadow {
     /// The shadow of `text` from a little before its first escape on; none when nothing in it is escaped, or when to
     /// make it and to scan it would cost more than `worth`.
-    pub(super) fn of(text: &[u8], first: &First, near: &Near, worth: usize) -> Option<Shadow> {
+    pub(super) fn of(text: &[u8], first: &First, worth: usize) -> Option<Shadow> {
         let from = first.lead()?;
         let length = text.len() - from;
         let mut shadow =
             Shadow { text: Vec::with_capacity(length), stretches: Vec::with_capacity(2 + length / 2), cost: MADE_COST };
         // Who gives up looks at the rest of the line in another way.
         let rest = length * wary::EIGHT_BYTES_COST / 8;
-        let (mut taken, mut next, mut hit) = (from, first.found, first.next);
+        let (mut taken, mut next) = (from, first.found);
         while let Some(escape) = next {
-            shadow.bridge(text, taken..escape.at as usize);
+            shadow.plain(text, taken..escape.at as usize);
             shadow.undo(text, escape);
             if shadow.cost + rest.max(shadow.scan_cost()) > worth {
                 return None;
             }
             taken = escape.end();
-            next = next_concern(text, taken, (near, &mut hit), &mut shadow.cost, worth);
+            next = next_escape(text, taken, &mut shadow.cost, worth);
         }
-        let end = shadow.tail_end(text, taken, text.len()).unwrap_or(text.len());
-        shadow.plain(text, taken..end);
-        shadow.stretches.push((shadow.text.len() as u32, end as u32));
+        shadow.plain(text, taken..text.len());
+        shadow.stretches.push((shadow.text.len() as u32, text.len() as u32));
         (shadow.whole_cost() <= worth).then_some(shadow)
     }
 
-    /// The shadow of a text in which every escape matters, at any price.
+    /// The shadow of a text at any price.
     #[cfg(test)]
     pub(super) fn of_all(text: &[u8]) -> Option<Shadow> {
-        let mut near = Near::new();
-        (0..=HITS_MAX).for_each(|at| near.hit(at));
-        Shadow::of(text, &First::of(text, &near, usize::MAX), &near, usize::MAX)
+        Shadow::of(text, &First::of(text, usize::MAX), usize::MAX)
     }
 
     /// Takes what an escape stands for in its place.
@@ -141,31 +95,6 @@ impl Shadow {
             (false, 3) => ESCAPE_COST,
             (false, _) => WORDY_COST,
         };
-    }
-
-    /// Takes over what stands between two escapes; of much only what is near to one of them, with a break between, for the
-    /// look at the text itself has seen the rest.
-    #[inline]
-    fn bridge(&mut self, text: &[u8], gap: Range<usize>) {
-        if gap.len() < GAP_BYTES_MIN {
-            return self.plain(text, gap);
-        }
-        let Some(cut) = self.tail_end(text, gap.start, gap.end - LEAD_BYTES) else { return self.plain(text, gap) };
-        self.plain(text, gap.start..cut);
-        self.text.push(b'\n');
-        // A word that is cut might begin like a token.
-        let lead = (gap.end - LEAD_BYTES).max(cut + 1);
-        let word = text[lead..gap.end].iter().position(u8::is_ascii_whitespace).unwrap_or(0);
-        self.plain(text, lead + word..gap.end);
-    }
-
-    /// Where what follows an escape that ended at `from` may be cut: behind a word or in front of a quote, far enough from
-    /// the escape, and before `to`.
-    fn tail_end(&mut self, text: &[u8], from: usize, to: usize) -> Option<usize> {
-        let near = from + TAIL_BYTES;
-        let length = text.get(near..to)?.iter().position(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'"'));
-        self.cost += PLAIN_COST + length.unwrap_or(to - near) / SWIFT_BYTES;
-        length.map(|length| near + length)
     }
 
     /// Takes over what is no escape.
@@ -216,26 +145,6 @@ pub(super) fn tail(text: &[u8], at: usize) -> usize {
     }
     let goes_on = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'%' | b'_' | b'-' | b'.' | b'~' | b'+');
     at + text[at..].iter().take_while(|byte| goes_on(byte)).count()
-}
-
-/// The next escape at or after `from` that matters, unless looking for it makes the cost more than `worth`.
-#[inline]
-fn next_concern(
-    text: &[u8],
-    from: usize,
-    (near, hit): (&Near, &mut usize),
-    cost: &mut usize,
-    worth: usize,
-) -> Option<Escape> {
-    let mut next = next_escape(text, from, cost, worth);
-    while let Some(escape) = next {
-        if near.concerns(escape, hit) {
-            return next;
-        }
-        *cost += PASSED_COST;
-        next = next_escape(text, escape.end(), cost, worth);
-    }
-    None
 }
 
 /// The next escape at or after `from`, unless looking for it makes the cost more than `worth`.
@@ -321,8 +230,6 @@ const PLAIN_COST: usize = 8;
 /// So few bytes are taken over one by one.
 const SHORT_BYTES: usize = 12;
 const FAILED_COST: usize = 20;
-/// What an escape costs that does not matter.
-const PASSED_COST: usize = 16;
 /// What a question for the next one costs, beside the bytes.
 const ASKED_COST: usize = 4;
 
@@ -424,16 +331,6 @@ impl Escape {
     #[inline]
     fn new(at: usize, end: usize, byte: u8) -> Escape {
         Escape { at: at as u32, length: (end - at) as u16, byte: u16::from(byte) }
-    }
-
-    /// True when a literal may be made of it: of what stands in names, prefixes and addresses.
-    #[inline]
-    fn hides(self) -> bool {
-        let byte = self.byte as u8;
-        self.byte == UNSEEN
-            || byte >= 0x80
-            || byte.is_ascii_alphanumeric()
-            || matches!(byte, b'_' | b'-' | b':' | b'/' | b'.' | b'=' | b'@' | b'+' | b'~' | b'%' | b'\\')
     }
 
     #[inline]
@@ -611,22 +508,6 @@ mod tests {
     }
 
     #[test]
-    fn a_sign_matters_near_to_a_literal_and_a_letter_everywhere() {
-        let text = format!("{0}&lt;{0}&lt;{0}%41", "x ".repeat(400));
-        let of = |hits: &[usize]| {
-            let mut near = Near::new();
-            hits.iter().for_each(|hit| near.hit(*hit));
-            let first = First::of(text.as_bytes(), &near, usize::MAX);
-            let shadow = Shadow::of(text.as_bytes(), &first, &near, usize::MAX).unwrap().text;
-            (shadow.iter().filter(|byte| **byte == b'<').count(), shadow.ends_with(b"A"))
-        };
-        assert_eq!(of(&[]), (0, true));
-        assert_eq!(of(&[100, 900]), (1, true), "behind the first hit by more than a value");
-        assert_eq!(of(&[700, 1500]), (2, true));
-        assert_eq!(of(&[700, 3000]), (1, true));
-    }
-
-    #[test]
     fn escapes_are_undone_and_lead_back() {
         let text = br#"a%41\u0042\\u0043\x44&quot;%zz\n"#;
         let shadow = of(text).unwrap();
@@ -657,22 +538,6 @@ mod tests {
             let text = ["%41".as_bytes(), &vec![b'\\'; slashes], b"u0042"].concat();
             assert!(of(&text).unwrap().text.ends_with(b"B"), "{slashes}");
         }
-    }
-
-    #[test]
-    fn of_a_long_gap_only_what_is_near_to_an_escape_is_kept_and_leads_back() {
-        let words = "some words without an escape ".repeat(100);
-        let text = format!("%41{words}%42{words}");
-        let shadow = of(text.as_bytes()).unwrap();
-        assert!(shadow.text.len() < 3 * GAP_BYTES_MIN, "{}", shadow.text.len());
-        assert!(shadow.text.starts_with(b"Asome words"));
-        let at = shadow.text.iter().position(|byte| *byte == b'B').unwrap();
-        assert_eq!(&text[shadow.original(at)..shadow.original(at + 1)], "%42");
-        for (here, byte) in shadow.text.iter().enumerate().filter(|(_, byte)| !b"AB\n".contains(byte)) {
-            assert_eq!(text.as_bytes()[shadow.original(here)], *byte, "{here}");
-        }
-        let word = "x".repeat(3000);
-        assert_eq!(of(format!("%41{word}%42").as_bytes()).unwrap().text.len(), 3002, "a word is not cut");
     }
 
     #[test]

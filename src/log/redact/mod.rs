@@ -33,7 +33,7 @@ mod wary;
 pub use trail::{Trail, filter};
 
 use automaton::{Automaton, State};
-use decode::{First, Near, Shadow};
+use decode::{First, Shadow};
 use keys::Found;
 use literals::Family;
 use memchr::memmem::Finder;
@@ -137,9 +137,8 @@ impl Redactor {
     /// more.
     fn looks(&self, line: &[u8], spent: usize, finds: &mut Finds) -> Result<usize, usize> {
         let worth = SPENT_MIN + line.len() * SPENT_EIGHT_BYTES / 8;
-        let mut near = Near::new();
-        match self.scan(line, spent, worth, finds, &mut near) {
-            Ok(spent) => self.shadow(line, spent, &near, finds),
+        match self.scan(line, spent, worth, finds) {
+            Ok(spent) => self.shadow(line, spent, finds),
             Err(at) => Err(if decode::is_plain(&line[..at]) { at } else { 0 }),
         }
     }
@@ -159,7 +158,7 @@ impl Redactor {
     }
 
     /// Looks at the line with its escapes undone, and leads what it finds back to the line.
-    fn shadow(&self, line: &[u8], spent: usize, near: &Near, finds: &mut Finds) -> Result<usize, usize> {
+    fn shadow(&self, line: &[u8], spent: usize, finds: &mut Finds) -> Result<usize, usize> {
         if decode::is_plain(line) {
             return Ok(spent);
         }
@@ -167,17 +166,17 @@ impl Redactor {
         let worth = SPENT_MIN + line.len() * BOTH_EIGHT_BYTES / 8;
         // Who gives up looks at the line in another way, and that has its price.
         let looked = worth.saturating_sub(line.len() * wary::EIGHT_BYTES_COST / 8);
-        let first = First::of(line, near, looked.saturating_sub(spent));
+        let first = First::of(line, looked.saturating_sub(spent));
         let spent = spent + first.cost;
         finds.spent = spent;
         let Some(lead) = first.lead() else { return if spent > looked { Err(0) } else { Ok(spent) } };
-        let Some(shadow) = Shadow::of(line, &first, near, worth.saturating_sub(spent)) else {
+        let Some(shadow) = Shadow::of(line, &first, worth.saturating_sub(spent)) else {
             finds.spent = worth;
             return Err(lead);
         };
         let spent = spent + shadow.whole_cost();
         let mut found = Finds::default();
-        let end = self.scan(&shadow.text, spent, worth, &mut found, &mut Near::new());
+        let end = self.scan(&shadow.text, spent, worth, &mut found);
         finds.key_open |= found.key_open;
         finds.spent = found.spent;
         finds.ranges.extend(found.ranges.into_iter().map(|Found { range, .. }| {
@@ -187,14 +186,7 @@ impl Redactor {
     }
 
     /// One scan. Returns what was spent; or where it stopped, because looking closer cost more than `worth`.
-    fn scan(
-        &self,
-        text: &[u8],
-        spent: usize,
-        worth: usize,
-        finds: &mut Finds,
-        near: &mut Near,
-    ) -> Result<usize, usize> {
+    fn scan(&self, text: &[u8], spent: usize, worth: usize, finds: &mut Finds) -> Result<usize, usize> {
         let text = Text::new(text, spent);
         let mut memo = tokens::Memo::default();
         let (mut state, mut covered) = (self.literals.start(), 0..0);
@@ -208,9 +200,6 @@ impl Redactor {
                     if state == dot && !tokens::may_be_dotted(&text, at) {
                         deep += DOT_COST / DEEP_COST;
                         continue;
-                    }
-                    if state != dot {
-                        near.hit(at);
                     }
                     self.hits(&text, state, at + 1, &mut memo, &mut covered, finds);
                     if text.spent() > worth {
@@ -271,7 +260,7 @@ const DOT_COST: usize = 4;
 const SPENT_MIN: usize = 1200;
 const SPENT_EIGHT_BYTES: usize = 7;
 /// The same for a line with escapes: for undoing them, scanning the line again without them, and looking closer in both.
-const BOTH_EIGHT_BYTES: usize = 15;
+const BOTH_EIGHT_BYTES: usize = 17;
 /// What a find costs.
 const FOUND_COST: usize = 40;
 

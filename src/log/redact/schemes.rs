@@ -234,11 +234,14 @@ fn header_value(text: &Text<'_>, end: usize) -> Option<(usize, Option<(u8, usize
 
 /// The end of a header's value without quotes of its own.
 fn line_value(text: &Text<'_>, from: usize) -> usize {
+    // Of `="` what follows says whether it opens a value or ends one in base64.
+    let opens = |inside: &[u8], at: usize| {
+        inside[..at].ends_with(b"=") && !matches!(inside.get(at + 1), None | Some(b',' | b'}' | b']'))
+    };
     let end = line_end(text, from);
     let inside = &text[from..end];
     // The quote that ends it is the one of the text around it; a Digest value has quotes of its own.
-    let close = memchr::memchr2_iter(b'"', b'\'', inside)
-        .find(|at| !inside[..*at].ends_with(b"=") && closes(&inside[*at + 1..]));
+    let close = memchr::memchr2_iter(b'"', b'\'', inside).find(|at| !opens(inside, *at) && closes(&inside[*at + 1..]));
     let end = close.map_or(end, |at| from + at);
     text.spend((end - from) / 4);
     from + text[from..end].iter().rposition(|byte| !matches!(byte, b'\\' | b' ')).map_or(0, |last| last + 1)

@@ -1,6 +1,5 @@
 //! Secrets over several lines: what one line leaves open for the next, and the filter that reads a whole stream.
 
-use super::decode::Near;
 use super::keys::Found;
 use super::text::{ident, quote};
 use super::values::JUDGED_BYTES_MAX;
@@ -216,7 +215,7 @@ impl Redactor {
         let text = [dress[0], name, dress[1], value, dress[2]].concat();
         let mut finds = Finds::default();
         // What is too costly to look at is taken for one.
-        let costly = self.scan(&text, 0, ASKED_WORTH, &mut finds, &mut Near::new()).is_err();
+        let costly = self.scan(&text, 0, ASKED_WORTH, &mut finds).is_err();
         costly || finds.ranges.iter().any(|found| found.range.start >= name.len())
     }
 }
