@@ -99,7 +99,7 @@ pub(super) fn weighed(text: &Text<'_>, value: Range<usize>, context: Context, st
 }
 
 /// What it costs to judge a value, beside its bytes.
-pub(super) const VALUE_COST: usize = 16;
+pub(super) const VALUE_COST: usize = 28;
 
 /// An id, a hash, an address or a version: what a sentence may well tell.
 fn told_id(value: &[u8], mix: Mix) -> bool {
