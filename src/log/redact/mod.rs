@@ -258,9 +258,9 @@ const DOT_COST: usize = 4;
 /// What may be spent on looking closer, in nanoseconds: so much for a line, so much for eight of its bytes. A line of
 /// this program or of a server needs a tenth of it; whoever writes lines that need more gets them back with more missing.
 const SPENT_MIN: usize = 1200;
-const SPENT_EIGHT_BYTES: usize = 5;
+const SPENT_EIGHT_BYTES: usize = 6;
 /// The same for a line with escapes: for undoing them, scanning the line again without them, and looking closer in both.
-const BOTH_EIGHT_BYTES: usize = 14;
+const BOTH_EIGHT_BYTES: usize = 15;
 /// What a find costs.
 const FOUND_COST: usize = 40;
 

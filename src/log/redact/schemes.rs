@@ -232,6 +232,10 @@ fn header_value(text: &Text<'_>, end: usize) -> Option<(usize, Option<(u8, usize
     }
 }
 
+/// So many quotes are asked whether they end a value, and what each costs.
+const QUOTES_MAX: usize = 64;
+const QUOTE_COST: usize = 6;
+
 /// The end of a header's value without quotes of its own.
 fn line_value(text: &Text<'_>, from: usize) -> usize {
     // Of `="` what follows says whether it opens a value or ends one in base64.
@@ -241,7 +245,12 @@ fn line_value(text: &Text<'_>, from: usize) -> usize {
     let end = line_end(text, from);
     let inside = &text[from..end];
     // The quote that ends it is the one of the text around it; a Digest value has quotes of its own.
-    let close = memchr::memchr2_iter(b'"', b'\'', inside).find(|at| !opens(inside, *at) && closes(&inside[*at + 1..]));
+    let mut quotes = 0;
+    let close = memchr::memchr2_iter(b'"', b'\'', inside).take(QUOTES_MAX).find(|at| {
+        quotes += 1;
+        !opens(inside, *at) && closes(&inside[*at + 1..])
+    });
+    text.spend(QUOTE_COST * quotes);
     let end = close.map_or(end, |at| from + at);
     text.spend((end - from) / 4);
     from + text[from..end].iter().rposition(|byte| !matches!(byte, b'\\' | b' ')).map_or(0, |last| last + 1)
